@@ -1,0 +1,229 @@
+"""How a run looks in the terminal: a live line on a terminal, plain lines elsewhere.
+
+Both are fed the same events that events.jsonl gets. A closed pipe or a broken terminal silences
+the display; it never stops a run.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+Event = dict[str, Any]
+
+
+def run_display(*, is_quiet: bool = False) -> _Display:
+    """The display that fits standard output."""
+    if sys.stdout.isatty() and not is_quiet:
+        return _LiveDisplay(Console(highlight=False))
+    return _PlainDisplay(Console(highlight=False, soft_wrap=True, no_color=True))
+
+
+class _Display:
+    """What both kinds have: sentences for the events, and a stop when the output is gone."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.is_broken = False
+
+    def __enter__(self) -> _Display:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        pass
+
+    def __call__(self, event: Event) -> None:
+        """Shows one event."""
+        if self.is_broken:
+            return
+        try:
+            self.show(event)
+        except OSError:  # `ft train ... | head -1`: the run goes on without an audience
+            self.is_broken = True
+            self.console.file = _Nowhere()
+
+    def show(self, event: Event) -> None:
+        """Shows one event; may fail where the output is gone."""
+        for line in _SENTENCES.get(event["event"], _nothing)(event):
+            self.console.print(line, markup=False)
+
+
+class _PlainDisplay(_Display):
+    """One line an event; progress at most every ten seconds."""
+
+    SECONDS_BETWEEN_PROGRESS = 10.0
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self.last_progress = 0.0
+        self.last_phase = ""
+
+    def show(self, event: Event) -> None:
+        if event["event"] == "progress":
+            self._progress(event)
+        elif event["event"] == "step":
+            self.console.print(_step_line(event), markup=False)
+        else:
+            super().show(event)
+
+    def _progress(self, event: Event) -> None:
+        now = time.monotonic()
+        is_new = event["phase"] != self.last_phase
+        if is_new or now - self.last_progress >= self.SECONDS_BETWEEN_PROGRESS:
+            self.last_progress, self.last_phase = now, event["phase"]
+            self.console.print(_phase_line(event), markup=False)
+
+
+class _LiveDisplay(_Display):
+    """A bar for the phase under way or the steps, with what happened above it."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self.progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}", justify="left"),
+            TimeRemainingColumn(compact=True),
+            console=console,
+            transient=True,
+        )
+        self.task = self.progress.add_task("", total=None, figures="")
+
+    def __enter__(self) -> _Display:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.progress.stop()
+
+    def show(self, event: Event) -> None:
+        if event["event"] == "progress":
+            self.progress.update(
+                self.task,
+                description=event["phase"],
+                completed=event["done"],
+                total=event["total"],
+                figures="",
+            )
+        elif event["event"] == "step":
+            self.progress.update(
+                self.task,
+                description="training",
+                completed=event["step"],
+                total=event["num_steps"],
+                figures=_figures(event),
+            )
+        else:
+            if event["event"] == "start":
+                self.progress.reset(
+                    self.task,
+                    description="training",
+                    completed=event["step"],
+                    total=event["num_steps"],
+                )
+            super().show(event)
+
+
+class _Nowhere:
+    """A text stream that takes everything."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+
+# -- sentences --------------------------------------------------------------------------------
+
+
+def _nothing(event: Event) -> list[str]:
+    return []
+
+
+def _figures(event: Event) -> str:
+    skipped = "  overflow, skipped" if event["was_skipped"] else ""
+    return (
+        f"loss {event['loss']:.4f}  lr {event['learning_rate']:.2e}  "
+        f"{event['tokens_per_s']:,.0f} tok/s  {gib(event['peak_memory_bytes'])}{skipped}"
+    )
+
+
+def _step_line(event: Event) -> str:
+    left_s = (event["num_steps"] - event["step"]) * event["step_time_s"]
+    return f"step {event['step']}/{event['num_steps']}  {_figures(event)}  {duration(left_s)} left"
+
+
+def _phase_line(event: Event) -> str:
+    total = event["total"]
+    return f"{event['phase']} {event['done']:,}/{total:,}" if total else f"{event['phase']} ..."
+
+
+def _model(event: Event) -> list[str]:
+    share = 100 * event["num_trainable"] / event["num_parameters"]
+    return [
+        f"model: {event['base_model']}, {event['num_parameters']:,} parameters, "
+        f"{event['num_trainable']:,} trained ({share:.2f} %)",
+        f"on: {event['hardware']}, {event['precision']}",
+        f"attention: {event['attention']} ({event['attention_reason']})",
+        *[f"note: {note}" for note in event["notes"]],
+    ]
+
+
+def _start(event: Event) -> list[str]:
+    epochs = event["num_steps"] / event["steps_per_epoch"]
+    resumed = f", {event['step']} of them done" if event["step"] else ""
+    return [
+        f"training: {event['num_train_records']:,} records, {event['num_steps']:,} steps of "
+        f"{event['records_per_step']} ({epochs:.2f} epochs{resumed}), {event['optimizer']}, "
+        f"{event['lr_scheduler']} from {event['learning_rate']:g}"
+    ]
+
+
+def _evaluation(event: Event) -> list[str]:
+    return [
+        f"step {event['step']}: held-out loss {event['eval_loss']:.4f} "
+        f"({event['num_records']} records, {event['eval_time_s']:.1f} s)"
+    ]
+
+
+_SENTENCES: dict[str, Callable[[Event], list[str]]] = {
+    "data": lambda event: list(event.get("summary", [])),
+    "model": _model,
+    "start": _start,
+    "evaluation": _evaluation,
+    "checkpoint": lambda e: [f"step {e['step']}: checkpoint saved ({e['save_time_s']:.1f} s)"],
+    "resumed": lambda e: [f"going on from {e['checkpoint']}"],
+    "broken_checkpoint": lambda e: [f"checkpoint {e['path']} is not used: {e['why']}"],
+    "stopped_early": lambda e: [f"no gain any more: stopping; the best was step {e['best_step']}"],
+    "best": lambda e: [f"using the weights of step {e['step']} (loss {e['eval_loss']:.4f})"],
+    "line": lambda e: [e["text"]],
+}
+
+
+def gib(num_bytes: float) -> str:
+    """Bytes as a person reads them: ``4.9 GiB``."""
+    return f"{num_bytes / 2**30:.1f} GiB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person reads them: ``1 h 05 min``, ``3 min 20 s``, ``12 s``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

@@ -1,0 +1,200 @@
+"""JSON files of this machine, read so that every record knows its line.
+
+A broken line is a `BrokenRecord` and costs that line only; an array that is broken costs the file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ft.data.records import (
+    BrokenRecord,
+    Origin,
+    RawRecord,
+    Record,
+    RecordSource,
+    choose_split,
+    single_file_note,
+)
+from ft.runtime.errors import Problem, UserError
+from ft.spec.runspec import DatasetSpec
+
+_BOM = b"\xef\xbb\xbf"
+_UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
+_WHITE_SPACE = " \t\r\n"
+
+
+def read(spec: DatasetSpec, files: dict[str, tuple[Path, ...]]) -> RecordSource:
+    """The records of the split that `spec` asks for.
+
+    Args:
+        spec: The entry of `datasets:`.
+        files: Split -> its files.
+    """
+    split = choose_split(spec, files)
+    chosen = files[split.name]
+    is_single = len(files) == 1 and not spec.data_files
+    return RecordSource(
+        lambda: split.select(_read_files(spec.path, chosen)),
+        single_file_note(spec) if is_single else (),
+    )
+
+
+def _read_files(dataset: str, files: Iterable[Path]) -> Iterator[RawRecord]:
+    row = 0
+    for file in files:
+        is_array = file.suffix.lower() == ".json" and _starts_with(file, b"[")
+        entries = _array_entries(file) if is_array else _line_entries(file)
+        for line, entry in entries:
+            origin = Origin(dataset, str(file), line, row)
+            yield _to_record(entry, origin)
+            row += 1
+
+
+def _to_record(entry: Any, origin: Origin) -> RawRecord:
+    if isinstance(entry, _Fault):
+        return BrokenRecord(entry.reason, entry.detail, origin)
+    if not isinstance(entry, dict):
+        return BrokenRecord("not an object", f"got {json.dumps(entry)[:200]}", origin)
+    return Record(entry, origin)
+
+
+class _Fault:
+    """What is wrong with a line."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason = reason
+        self.detail = detail
+
+
+def _line_entries(file: Path) -> Iterator[tuple[int, Any]]:
+    """Line number and value of every line that is not blank."""
+    with _open(file) as lines:
+        for number, raw in enumerate(lines, start=1):
+            line = (raw.removeprefix(_BOM) if number == 1 else raw).strip()
+            if not line:
+                continue
+            entry = _parse_line(line)
+            if number == 1 and isinstance(entry, _Fault) and file.suffix.lower() == ".json":
+                _refuse_single_object(file)
+            yield number, entry
+
+
+def _parse_line(line: bytes) -> Any:
+    if b"\0" in line:
+        return _Fault("NUL byte", f"at byte {line.index(0) + 1} of the line")
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return _Fault("not UTF-8", f"byte 0x{line[error.start]:02x} at {error.start + 1}")
+    try:
+        value = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        return _Fault("not JSON", f"{_json_fault(error)}: {text[:200]!r}")
+    return value if _is_unicode(value, text) else _Fault("lone surrogate", repr(text[:200]))
+
+
+def _is_unicode(value: Any, source: str) -> bool:
+    r"""Whether all texts can be encoded: JSON may hold half a surrogate pair, ``"\ud83d"``."""
+    if "\\u" not in source:
+        return True
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _array_entries(file: Path) -> Iterator[tuple[int, Any]]:
+    """Line number and value of every element of the array that the file holds."""
+    text = _read_text(file)
+    decoder = json.JSONDecoder()
+    position, line, counted = _skip(text, text.index("[") + 1), 1, 0
+    while not text.startswith("]", position):
+        line += text.count("\n", counted, position)
+        counted = position
+        try:
+            value, end = decoder.raw_decode(text, position)
+        except json.JSONDecodeError as error:
+            raise _broken_array(file, text, error.pos, error.msg) from None
+        is_sound = _is_unicode(value, text[position:end])
+        yield line, value if is_sound else _Fault("lone surrogate", "")
+        position = _skip(text, end)
+        if text.startswith(",", position):
+            position = _skip(text, position + 1)
+        elif not text.startswith("]", position):
+            raise _broken_array(file, text, position, "expected ',' or ']'")
+    if rest := text[position + 1 :].strip():
+        raise _broken_array(file, text, text.rindex(rest), "text behind the array")
+
+
+def _skip(text: str, position: int) -> int:
+    while position < len(text) and text[position] in _WHITE_SPACE:
+        position += 1
+    return position
+
+
+def _broken_array(file: Path, text: str, position: int, message: str) -> UserError:
+    line = text.count("\n", 0, position) + 1
+    start = text.rfind("\n", 0, position) + 1
+    source = text[start : start + 200].split("\n", 1)[0]
+    return UserError(
+        Problem(
+            f"not JSON: {message}",
+            where=f"{file}:{line}:{position - start + 1}",
+            source=source,
+            fix="mend the array, or write one record a line (.jsonl): then a fault costs one line",
+        )
+    )
+
+
+def _refuse_single_object(file: Path) -> None:
+    try:
+        value = json.loads(_read_text(file))
+    except (json.JSONDecodeError, UserError):
+        return
+    keys = ", ".join(list(value)[:5]) if isinstance(value, dict) else type(value).__name__
+    raise UserError(
+        Problem(
+            f"holds one JSON object ({keys}), not a list of records",
+            where=str(file),
+            fix="write an array of records, or one record a line",
+        )
+    )
+
+
+def _read_text(file: Path) -> str:
+    raw = file.read_bytes().removeprefix(_BOM)
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            Problem(f"not UTF-8: byte 0x{raw[error.start]:02x}", where=f"{file}:{line}")
+        ) from None
+
+
+def _open(file: Path) -> Any:
+    if _starts_with(file, *_UTF16_BOMS):
+        raise UserError(
+            Problem("is UTF-16", where=str(file), fix="convert it: iconv -f UTF-16 -t UTF-8")
+        )
+    return file.open("rb")
+
+
+def _starts_with(file: Path, *marks: bytes) -> bool:
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(4096).removeprefix(_BOM)
+    except OSError as error:
+        raise UserError(Problem(f"can't be read: {error.strerror}", where=str(file))) from None
+    return head.lstrip().startswith(marks)
+
+
+def _json_fault(error: json.JSONDecodeError | RecursionError) -> str:
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return f"{error.msg} at column {error.pos + 1}"

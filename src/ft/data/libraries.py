@@ -1,0 +1,187 @@
+"""Records that come through the `datasets` library: other formats, folders, the hub.
+
+Its errors are turned into what a user can do about them; its import is heavy, so it happens here,
+inside the functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ft.data.records import (
+    Origin,
+    Record,
+    RecordSource,
+    Split,
+    choose_split,
+    file_format,
+    single_file_note,
+)
+from ft.runtime.errors import Problem, UserError
+from ft.spec.runspec import DatasetSpec
+
+_BATCH = 1000
+
+
+def read_files(spec: DatasetSpec, files: dict[str, tuple[Path, ...]]) -> RecordSource:
+    """Single files of this machine: CSV, Parquet, Arrow, text, or compressed JSON."""
+    from datasets import load_dataset
+
+    split = choose_split(spec, files)
+    chosen = files[split.name]
+    formats = {spec.ds_type or file_format(file) for file in chosen}
+    if len(formats) != 1 or None in formats:
+        raise UserError(
+            Problem(
+                f"can't tell the format of {', '.join(map(str, chosen))}",
+                fix="set ds_type: to json, csv, parquet, arrow or text",
+            )
+        )
+    options = {"sep": "\t"} if chosen[0].suffix.lower() == ".tsv" else {}
+    dataset = _load(
+        spec,
+        lambda: load_dataset(
+            str(formats.pop()),
+            data_files={DATA: [str(file) for file in chosen]},
+            split=_slice_of(split, DATA),
+            **options,
+        ),
+    )
+    is_single = len(chosen) == 1 and not spec.data_files
+    name = str(chosen[0]) if len(chosen) == 1 else f"{spec.path}/{split.name}"
+    return _source(spec, dataset, name, single_file_note(spec) if is_single else ())
+
+
+DATA = "data"
+"""The split's name for the library where files have none of their own."""
+
+
+def read_folder(spec: DatasetSpec, folder: Path) -> RecordSource:
+    """A folder of data files, or one that `save_to_disk` wrote."""
+    from datasets import load_dataset, load_from_disk
+
+    split = Split.parse(spec.split)
+    if (folder / "dataset_dict.json").is_file():
+        loaded = _load(spec, lambda: load_from_disk(str(folder)))
+        dataset = loaded[choose_split(spec, loaded).name]
+    elif (folder / "state.json").is_file():
+        dataset = _load(spec, lambda: load_from_disk(str(folder)))
+        return _slice(spec, split, dataset, str(folder), single_file_note(spec))
+    else:
+        options = _given(name=spec.name)
+        dataset = _load(
+            spec, lambda: load_dataset(str(folder), split=_slice_of(split, split.name), **options)
+        )
+        return _source(spec, dataset, f"{spec.path}/{split.name}")
+    return _slice(spec, split, dataset, f"{spec.path}/{split.name}")
+
+
+def read_hub(spec: DatasetSpec) -> RecordSource:
+    """A data set on the hub, from the cache where it is there."""
+    from datasets import load_dataset
+
+    split = Split.parse(spec.split)
+    options = _given(name=spec.name, revision=spec.revision, data_files=_plain(spec.data_files))
+    dataset = _load(
+        spec, lambda: load_dataset(spec.path, split=_slice_of(split, split.name), **options)
+    )
+    return _source(spec, dataset, f"{spec.path}/{split.name}")
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def _plain(data_files: Any) -> Any:
+    if isinstance(data_files, tuple):
+        return list(data_files)
+    if isinstance(data_files, dict):
+        return {split: _plain(files) for split, files in data_files.items()}
+    return data_files
+
+
+def _slice_of(split: Split, name: str) -> str:
+    if split.start is None and split.stop is None:
+        return name
+    return f"{name}[{split.start or ''}:{split.stop or ''}]"
+
+
+def _slice(
+    spec: DatasetSpec, split: Split, dataset: Any, file: str, notes: tuple[str, ...] = ()
+) -> RecordSource:
+    """A slice of a data set that the library has loaded whole."""
+    whole = _source(spec, dataset, file, notes)
+    if split.start is None and split.stop is None:
+        return whole
+    return RecordSource(lambda: split.select(whole), notes)
+
+
+def _source(
+    spec: DatasetSpec, dataset: Any, file: str, notes: tuple[str, ...] = ()
+) -> RecordSource:
+    def read() -> Iterator[Record]:
+        row = 0
+        for batch in dataset.iter(batch_size=_BATCH):
+            for values in zip(*batch.values(), strict=True):
+                fields = dict(zip(batch, values, strict=True))
+                yield Record(fields, Origin(spec.path, file, None, row))
+                row += 1
+
+    return RecordSource(read, notes, len(dataset))
+
+
+def _load(spec: DatasetSpec, load: Callable[[], Any]) -> Any:
+    """What `load` gives; its errors as what the user can do.
+
+    The library and pyarrow raise whatever the format raised, so this catches by their base classes.
+    """
+    from datasets.exceptions import DatasetsError
+
+    try:
+        return load()
+    except (DatasetsError, OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UserError(_explain(spec, error)) from error
+
+
+def _explain(spec: DatasetSpec, error: BaseException) -> Problem:
+    chain = _causes(error)
+    names = {type(each).__name__ for each in chain}
+    text = " ".join(str(each) for each in chain)
+    page = f"https://huggingface.co/datasets/{spec.path}"
+    first_line = f"{type(chain[-1]).__name__}: {str(chain[-1]).strip() or error}".splitlines()[0]
+    if "GatedRepoError" in names or "gated" in text.lower():
+        return Problem(
+            f"{spec.path} is gated: its owner grants access",
+            fix=f"ask for access on {page}, then log in with `hf auth login`",
+        )
+    if "OfflineModeIsEnabled" in names or "HF_HUB_OFFLINE" in text or "OfflineMode" in text:
+        return Problem(
+            f"{spec.path} is not in the cache, and HF_HUB_OFFLINE forbids to download it",
+            fix="unset HF_HUB_OFFLINE, or name a file or folder of this machine",
+        )
+    if names & {"DatasetNotFoundError", "RepositoryNotFoundError", "HfHubHTTPError"}:
+        return Problem(
+            f"the hub has no data set {spec.path!r} that you may read",
+            fix=f"check the name on {page}; if it is private, log in with `hf auth login`;\n"
+            "a file of this machine is written with its ending, a folder with ./ in front",
+        )
+    if "RevisionNotFoundError" in names:
+        return Problem(
+            f"{spec.path} has no revision {spec.revision!r}", fix=f"see {page}/tree/main"
+        )
+    if names & {"ConnectionError", "ConnectError", "ConnectTimeout", "ReadTimeout"}:
+        return Problem(
+            f"can't reach the hub for {spec.path}: {first_line}",
+            fix="check the network, or name a file or folder of this machine",
+        )
+    return Problem(f"can't read {spec.path}: {first_line}", fix="check path, name, split, ds_type")
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """The error and what lies beneath it, the innermost last."""
+    chain = [error]
+    while (beneath := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(beneath)
+    return chain

@@ -1,0 +1,126 @@
+"""Where a data set's records come from: a file, a folder, or the hub.
+
+    read_records(spec, base_dir)
+    |-- .json, .jsonl on this machine   json_files.py   every record knows its file and line
+    `-- everything else                 libraries.py    the `datasets` library
+
+A path is a file or a folder on this machine if there is one (in the working directory, then beside
+the YAML), or if it looks like one; otherwise it is a hub data set's name.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+from ft.data import json_files, libraries
+from ft.data.records import (
+    COMPRESSIONS,
+    DEFAULT_SPLIT,
+    FORMATS,
+    RecordSource,
+    Split,
+    file_format,
+)
+from ft.runtime.errors import Problem, UserError
+from ft.spec.runspec import DatasetSpec
+
+
+def read_records(spec: DatasetSpec, base_dir: Path) -> RecordSource:
+    """The records of a data set, broken ones among them.
+
+    Args:
+        spec: The entry of `datasets:`.
+        base_dir: The YAML's folder, where a path is looked up that the working directory lacks.
+
+    Raises:
+        UserError: There is no such file, folder, split or hub data set, or it can't be read.
+    """
+    path = find_local(spec.path, base_dir)
+    files = _local_files(spec, path, base_dir)
+    if files is not None:
+        if all(
+            _is_plain_json(file, spec.ds_type) for files_of in files.values() for file in files_of
+        ):
+            return json_files.read(spec, files)
+        return libraries.read_files(spec, files)
+    return libraries.read_hub(spec) if path is None else libraries.read_folder(spec, path)
+
+
+def find_local(name: str, base_dir: Path) -> Path | None:
+    """The file or folder that `name` means on this machine; None if it is a hub name.
+
+    Raises:
+        UserError: It looks like a file, and is not there.
+    """
+    given = Path(name).expanduser()
+    candidates = [given] if given.is_absolute() else [given, base_dir / given]
+    for candidate in candidates:
+        if candidate.exists():
+            return candidate
+    looks_local = name.startswith(("./", "../", "/", "~")) or file_format(given) is not None
+    if not looks_local:
+        return None
+    folders = list(dict.fromkeys(str(candidate.parent.resolve()) for candidate in candidates))
+    nearest = _nearest_files(given.name, [Path(folder) for folder in folders])
+    raise UserError(
+        Problem(
+            f"there is no file {name!r}",
+            fix=f"looked in {', '.join(folders)}"
+            + (f"\nnearest: {', '.join(nearest)}" if nearest else ""),
+        )
+    )
+
+
+def _local_files(
+    spec: DatasetSpec, path: Path | None, base_dir: Path
+) -> dict[str, tuple[Path, ...]] | None:
+    """Split -> files, where the entry names single files of this machine; else None."""
+    if spec.path in set(FORMATS.values()) and path is None and spec.data_files:
+        folder = None
+    elif path is not None and path.is_file():
+        return {Split.parse(spec.split).name: (path,)}
+    elif path is not None and spec.data_files:
+        folder = path
+    else:
+        return None
+    named = spec.data_files
+    by_split = named if isinstance(named, dict) else {DEFAULT_SPLIT: named or ()}
+    return {
+        split: tuple(
+            found
+            for name in ((names,) if isinstance(names, str) else names)
+            for found in _expand(name, folder, base_dir)
+        )
+        for split, names in by_split.items()
+    }
+
+
+def _is_plain_json(path: Path, ds_type: str | None) -> bool:
+    is_packed = path.suffix.lower() in COMPRESSIONS
+    return (ds_type or file_format(path)) == "json" and not is_packed
+
+
+def _expand(name: str, folder: Path | None, base_dir: Path) -> list[Path]:
+    """The files that one entry of `data_files:` names; it may be a pattern."""
+    if any(character in name for character in "*?["):
+        roots = [folder] if folder else [Path(), base_dir]
+        for root in roots:
+            if found := sorted(path for path in root.glob(name) if path.is_file()):
+                return found
+        raise UserError(Problem(f"no file matches {name!r}", fix=f"looked in {roots[0].resolve()}"))
+    if folder is not None:
+        found_path = find_local(str(folder / name), base_dir)
+    else:
+        found_path = find_local(name if Path(name).is_absolute() else f"./{name}", base_dir)
+    if found_path is None:
+        raise UserError(Problem(f"there is no file {name!r}", where=str(folder or ".")))
+    return [found_path]
+
+
+def _nearest_files(name: str, folders: Iterable[Path]) -> list[str]:
+    there = sorted(
+        {file.name for folder in folders if folder.is_dir() for file in folder.iterdir()}
+    )
+    return difflib.get_close_matches(name, there, n=3)

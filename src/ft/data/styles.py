@@ -1,0 +1,61 @@
+"""How an instruction, its input and a system text are put together: the styles of the alpaca family."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ALPACA_SYSTEM_WITH_INPUT = (
+    "Below is an instruction that describes a task, paired with an input that provides further "
+    "context. Write a response that appropriately completes the request."
+)
+ALPACA_SYSTEM = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes "
+    "the request."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptStyle:
+    """Templates in the language of `str.format`.
+
+    Attributes:
+        system_format: Takes `{system}`; used only if there is a system text.
+        turn_format: Takes `{instruction}` and `{input}`.
+        turn_no_input_format: Takes `{instruction}`; used if the input is empty.
+    """
+
+    system_format: str
+    turn_format: str
+    turn_no_input_format: str
+
+    def render(self, system: str, instruction: str, input_text: str) -> str:
+        """The prompt, up to where the response begins."""
+        head = self.system_format.format(system=system) if system else ""
+        if input_text:
+            return head + self.turn_format.format(instruction=instruction, input=input_text)
+        return head + self.turn_no_input_format.format(instruction=instruction)
+
+
+INSTRUCT = PromptStyle(
+    system_format="{system}\n\n",
+    turn_format="### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n",
+    turn_no_input_format="### Instruction:\n{instruction}\n\n### Response:\n",
+)
+CHAT = PromptStyle(
+    system_format="SYSTEM: {system}\n",
+    turn_format="USER: {instruction}\n{input}\nASSISTANT:",
+    turn_no_input_format="USER: {instruction}\nASSISTANT:",
+)
+CHATML = PromptStyle(
+    system_format="<|im_start|>system\n{system}<|im_end|>\n",
+    turn_format=(
+        "<|im_start|>user\n{instruction}\n{input}<|im_end|>\n<|im_start|>assistant\n"
+    ),
+    turn_no_input_format="<|im_start|>user\n{instruction}<|im_end|>\n<|im_start|>assistant\n",
+)
+PHI = PromptStyle(
+    system_format="<|system|>\n{system}<|end|>\n",
+    turn_format="<|user|>\n{instruction}<|end|>{input}<|assistant|>",
+    turn_no_input_format="<|user|>\n{instruction}<|end|><|assistant|>",
+)
+STYLES = {"instruct": INSTRUCT, "chat": CHAT, "chatml": CHATML, "phi": PHI}

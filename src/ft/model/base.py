@@ -1,0 +1,205 @@
+"""The base model: the only place where weights are read from a folder or the hub.
+
+    load_config    what the model is, without its weights
+    load_base      the weights, quantized if asked for, on this process's device
+    fit_vocabulary rows for tokens that the base does not have
+    dequantize     a quantized base as plain linear layers: the function that an adapter was trained on
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+
+from ft.model import patches
+from ft.model.base_check import check_base, is_local
+from ft.model.hardware import Hardware
+from ft.model.hub import explained
+from ft.model.precision import Precision
+from ft.model.varlen import register_varlen
+from ft.runtime.errors import Problem, UserError
+from ft.spec.runspec import ModelSpec
+
+# isort: split
+import bitsandbytes as bnb  # after patches, which silences its import
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A base model as loaded."""
+
+    model: Any
+    """transformers' PreTrainedModel, frozen or not, in evaluation mode."""
+    revision: str | None
+    """The hub's commit; None for a local folder."""
+    notes: tuple[str, ...] = ()
+
+
+def load_config(spec: ModelSpec) -> Any:
+    """The transformers config of the base model.
+
+    Raises:
+        UserError: it cannot be read; the message says what to do.
+    """
+    patches.apply_patches()
+    check_base(spec)
+    with explained(spec.base_model, "base_model", spec.revision_of_model):
+        return AutoConfig.from_pretrained(
+            _path(spec.base_model),
+            revision=spec.revision_of_model or "main",
+            trust_remote_code=False,
+        )
+
+
+def load_base(
+    spec: ModelSpec,
+    precision: Precision,
+    *,
+    hardware: Hardware,
+    attention: str = "sdpa",
+    is_quantized: bool = True,
+) -> BaseModel:
+    """The base model on this process's device.
+
+    Args:
+        spec: What to load, and in how many bits.
+        precision: Formats of weights and products.
+        hardware: Where it goes; on MPS, bits are not reduced.
+        attention: What transformers is told.
+        is_quantized: False loads plain weights, whatever the spec says.
+    Raises:
+        UserError: the weights cannot be read or are incomplete.
+    """
+    config = load_config(spec)
+    register_varlen()
+    quantization, notes = None, []
+    if is_quantized and (spec.load_in_4bit or spec.load_in_8bit):
+        quantization, notes = _quantization(spec, precision, hardware)
+    with explained(spec.base_model, "base_model", spec.revision_of_model):
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            _path(spec.base_model),
+            config=config,
+            revision=spec.revision_of_model or "main",
+            dtype=precision.weights_dtype,
+            attn_implementation=attention,
+            quantization_config=quantization,
+            device_map={"": local_device(hardware)},
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    _require_all_weights(spec, loading)
+    revision = None if is_local(spec.base_model) else getattr(config, "_commit_hash", None)
+    return BaseModel(model, revision, tuple(notes))
+
+
+def local_device(hardware: Hardware) -> torch.device:
+    """The device of this process; among several cards the one that accelerate gave it."""
+    if hardware.kind == "cuda":
+        device = PartialState().device
+        assert isinstance(device, torch.device)
+        return device
+    return torch.device(hardware.kind)
+
+
+def fit_vocabulary(model: Any, num_tokens: int) -> int:
+    """Adds embedding rows until every token has one; a new row is the mean of the old ones.
+
+    Deterministic, and without a random draw. Spare rows of the base are kept.
+
+    Returns:
+        How many rows were added.
+    """
+    num_rows = model.get_input_embeddings().weight.shape[0]
+    if num_tokens <= num_rows:
+        return 0
+    device = model.get_input_embeddings().weight.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        model.resize_token_embeddings(num_tokens, mean_resizing=False)
+    for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+        if layer is not None:
+            for weight in (layer.weight, getattr(layer, "bias", None)):
+                _fill_with_mean(weight, num_rows)
+    return num_tokens - num_rows
+
+
+@torch.no_grad()
+def _fill_with_mean(weight: Tensor | None, num_old: int) -> None:
+    if weight is not None:
+        weight[num_old:] = weight[:num_old].float().mean(dim=0).to(weight.dtype)
+
+
+@torch.no_grad()
+def dequantize(model: Any, dtype: torch.dtype) -> Any:
+    """Replaces 4-bit and 8-bit layers by plain ones that hold what they stand for, in place.
+
+    Args:
+        model: A quantized model without an adapter.
+        dtype: Of the plain weights; in the compute format this loses nothing that training saw.
+    Returns:
+        The same model, no longer marked as quantized.
+    """
+    for name, layer in list(model.named_modules()):
+        if not isinstance(layer, bnb.nn.Linear4bit | bnb.nn.Linear8bitLt):
+            continue
+        weight = _dequantized_weight(layer).to(dtype)
+        plain = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
+        plain.weight = nn.Parameter(weight, requires_grad=False)
+        plain.bias = layer.bias
+        model.set_submodule(name, plain)
+    for flag in ("is_loaded_in_4bit", "is_loaded_in_8bit", "is_quantized"):
+        setattr(model, flag, False)
+    model.hf_quantizer = None
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    return model
+
+
+def _dequantized_weight(layer: Any) -> Tensor:
+    if isinstance(layer, bnb.nn.Linear4bit):
+        weight: Tensor = bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+        return weight
+    scales = layer.state.SCB if layer.weight.SCB is None else layer.weight.SCB
+    weight = bnb.functional.int8_vectorwise_dequant(layer.weight.data, scales)
+    return weight
+
+
+def _quantization(
+    spec: ModelSpec, precision: Precision, hardware: Hardware
+) -> tuple[BitsAndBytesConfig | None, list[str]]:
+    bits = 4 if spec.load_in_4bit else 8
+    if hardware.kind == "mps":
+        return None, [f"{bits}-bit weights do not run on MPS: holding them in {precision.weights}"]
+    if bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True), []
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=precision.compute_dtype,
+        bnb_4bit_quant_storage=precision.weights_dtype,  # so that FSDP can flatten it with the rest
+    ), []
+
+
+def _require_all_weights(spec: ModelSpec, loading: dict[str, Any]) -> None:
+    """A weight that the folder lacks would be drawn at random, and training would go on with it."""
+    missing = sorted(loading.get("missing_keys", ()))
+    mismatched = sorted(str(entry) for entry in loading.get("mismatched_keys", ()))
+    if lacking := missing + mismatched:
+        raise UserError(
+            Problem(
+                f"lacks {len(lacking)} weights, or has them in another shape: {lacking[0]}",
+                f"base_model: {spec.base_model}",
+                fix="check that the folder holds the whole model, and one that generates text",
+            )
+        )
+
+
+def _path(name: str) -> str:
+    return str(Path(name).expanduser()) if name.startswith("~") else name

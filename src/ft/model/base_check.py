@@ -1,0 +1,84 @@
+"""What can be said about a base model's folder without loading anything; imports no tensors.
+
+A base model is a hub name or a local folder. This looks at the folder only: a hub name is believed
+until it is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ft.runtime.errors import Problem, UserError
+from ft.spec.runspec import ModelSpec
+
+_PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "consolidated*.pth")
+
+
+def is_local(name: str) -> bool:
+    """Whether a base model's name means a folder on this machine: it exists, or can be nothing else."""
+    looks_local = name.startswith(("/", "./", "../", "~")) or name in (".", "..")
+    return looks_local or name.count("/") > 1 or Path(name).expanduser().is_dir()
+
+
+def check_base(spec: ModelSpec) -> None:
+    """Looks whether a local base folder can be a model at all.
+
+    Raises:
+        UserError: the folder is missing, holds no config.json, no safetensors, pickled weights only,
+            an adapter, or an index that points outside.
+    """
+    if not is_local(spec.base_model):
+        return
+    folder = Path(spec.base_model).expanduser()
+    if problem := _find_problem(folder):
+        raise UserError(problem)
+
+
+def _find_problem(folder: Path) -> Problem | None:
+    where = f"base_model: {folder}"
+    if not folder.is_dir():
+        return Problem("no such folder", where, fix="name a folder that exists, or a hub name")
+    if not (folder / "config.json").is_file():
+        if (folder / "adapter_config.json").is_file():
+            return Problem(
+                "is an adapter, not a model",
+                where,
+                fix="put the adapter under lora_model_dir, and its base model here",
+            )
+        return Problem("has no config.json, so it is no model", where, fix=_fix_of_no_config(folder))
+    return _weights_problem(folder, where)
+
+
+def _fix_of_no_config(folder: Path) -> str:
+    if any(folder.glob("*.gguf")):
+        return "GGUF files are converted first, with transformers: from_pretrained(..., gguf_file=)"
+    inner = next((path.parent for path in sorted(folder.glob("*/config.json"))), None)
+    return f"did you mean {inner}?" if inner else "a model's folder holds config.json and *.safetensors"
+
+
+def _weights_problem(folder: Path, where: str) -> Problem | None:
+    if not any(folder.glob("*.safetensors")):
+        if any(path for pattern in _PICKLES for path in folder.glob(pattern)):
+            return Problem(
+                "has pickled weights only, which can run code when they are read",
+                where,
+                fix="use the model's safetensors; most models have them on the hub",
+            )
+        return Problem("has no weights: no *.safetensors", where, fix="copy the whole model folder")
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return None
+    try:
+        files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, AttributeError) as error:
+        return Problem(f"is broken: {error}", str(index), fix="copy the model folder again")
+    if outside := sorted(name for name in files if Path(name).name != name):
+        return Problem(f"points outside its folder: {outside[0]}", str(index))
+    if missing := sorted(name for name in files if not (folder / name).is_file()):
+        return Problem(
+            f"has {len(missing)} of {len(files)} weight files missing: {missing[0]} ...",
+            where,
+            fix="copy or download the whole model",
+        )
+    return None

@@ -1,0 +1,74 @@
+"""What this process computes on, as a plain value.
+
+Everything that decides (precision, attention, plan) takes a ``Hardware``, so that each choice can be
+tested on any machine with made-up values.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+AMPERE = (8, 0)
+"""First CUDA generation with bfloat16, TensorFloat-32 and the flash-attention kernels."""
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """One device: what it is and what it can do."""
+
+    kind: Literal["cuda", "mps", "cpu"]
+    name: str = ""
+    capability: tuple[int, int] | None = None
+    """CUDA compute capability, ``(9, 0)``; None elsewhere."""
+    memory_bytes: int = 0
+    """Memory of the card; of the machine where there is no card."""
+    supports_bf16: bool = False
+    has_flash_attn: bool = False
+    """flash-attn is installed and loads."""
+    has_varlen: bool = False
+    """torch has variable-length attention (2.10 and later)."""
+
+    @property
+    def is_ampere_or_later(self) -> bool:
+        """A CUDA card of compute capability 8.0 or more."""
+        return self.kind == "cuda" and self.capability is not None and self.capability >= AMPERE
+
+
+def probe_hardware() -> Hardware:
+    """The device of this process: CUDA's current device, else MPS, else the CPU."""
+    if torch.cuda.is_available():
+        card = torch.cuda.get_device_properties(torch.cuda.current_device())
+        capability = (card.major, card.minor)
+        return Hardware(
+            kind="cuda",
+            name=card.name,
+            capability=capability,
+            memory_bytes=card.total_memory,
+            supports_bf16=capability >= AMPERE,
+            has_flash_attn=_loads("flash_attn"),
+            has_varlen=_loads("torch.nn.attention.varlen"),
+        )
+    if torch.backends.mps.is_available():
+        memory = torch.mps.recommended_max_memory()
+        return Hardware(kind="mps", name=platform.machine(), memory_bytes=memory)
+    return Hardware(
+        kind="cpu",
+        name=platform.processor() or platform.machine(),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        supports_bf16=True,
+    )
+
+
+def _loads(module: str) -> bool:
+    """Whether the module can be imported: a native one may be there and not fit this torch."""
+    try:
+        importlib.import_module(module)
+    except (ImportError, OSError):
+        return False
+    return True

@@ -1,0 +1,127 @@
+"""Errors of loading from a folder or the hub, told as what to do about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from safetensors import SafetensorError
+
+from ft.runtime.errors import Problem, UserError
+
+
+@contextmanager
+def explained(name: str, role: str, revision: str | None = None) -> Iterator[None]:
+    """Turns a library's loading error into a ``UserError`` that says what to do.
+
+    Args:
+        name: The hub name or folder that is read.
+        role: What it is, as the YAML calls it: ``base_model``, ``tokenizer_config``.
+        revision: The revision that was asked for.
+    """
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        problem = _explain(error, name, role, revision)
+        if problem is None:
+            raise
+        raise UserError(problem) from error
+
+
+def _explain(error: Exception, name: str, role: str, revision: str | None) -> Problem | None:
+    where = f"{role}: {name}"
+    kinds = tuple(_chain(error))
+    for kind, what, fix in _KNOWN:
+        if any(isinstance(one, kind) for one in kinds):
+            return Problem(what.format(revision=revision), where, fix=fix.format(name=name, role=role))
+    text = str(error)
+    for words, what, fix in _KNOWN_TEXTS:
+        if any(word in text for word in words):
+            return Problem(what, where, fix=fix)
+    if isinstance(error, SafetensorError):
+        return Problem(f"has a broken weight file: {text}", where, fix="download or copy it again")
+    if isinstance(error, OSError):
+        return Problem(f"cannot be read: {text.splitlines()[0]}", where)
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and everything that led to it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+_LOCAL_FOLDER = "or point to a copy: --base-model FOLDER"
+
+_KNOWN: tuple[tuple[type[Exception], str, str], ...] = (
+    (
+        GatedRepoError,
+        "is gated: its owner has not let this account in",
+        "ask for access on https://huggingface.co/{name}, then `hf auth login`\n" + _LOCAL_FOLDER,
+    ),
+    (
+        RevisionNotFoundError,
+        "has no revision {revision!r}",
+        "see the model's branches on its page, or leave revision_of_model empty",
+    ),
+    (
+        RepositoryNotFoundError,
+        "is not on the hub, or is private and this account may not see it",
+        "check the name; for a private model `hf auth login`\n" + _LOCAL_FOLDER,
+    ),
+    (
+        OfflineModeIsEnabled,
+        "is not in the local cache, and the hub is switched off (HF_HUB_OFFLINE)",
+        "download it once with `hf download {name}` while online\n" + _LOCAL_FOLDER,
+    ),
+    (
+        LocalEntryNotFoundError,
+        "is not in the local cache, and the hub cannot be reached",
+        "check the network, or download it once with `hf download {name}`\n" + _LOCAL_FOLDER,
+    ),
+    (
+        EntryNotFoundError,
+        "lacks a file that a model must have",
+        "check that {name} is a model in transformers' format",
+    ),
+    (HFValidationError, "is no folder and no hub name", "a hub name reads owner/model"),
+)
+"""From the special to the general, as their classes inherit."""
+
+_KNOWN_TEXTS: tuple[tuple[tuple[str, ...], str, str], ...] = (
+    (
+        ("trust_remote_code", "custom code", "execute the configuration file"),
+        "needs code from its own repository, which is never run",
+        "use a model that transformers knows by itself",
+    ),
+    (
+        ("use_safetensors", "file named model.safetensors"),
+        "has no safetensors; pickled weights can run code and are never read",
+        "use a revision or a copy that has safetensors",
+    ),
+    (
+        ("model type `", "does not recognize this architecture", "Unrecognized model"),
+        "is of a kind that this version of transformers does not know",
+        "upgrade transformers, or check the model's config.json",
+    ),
+    (
+        ("Unrecognized configuration class",),
+        "is no causal language model",
+        "name a model that generates text",
+    ),
+    (
+        ("Couldn't instantiate the backend tokenizer", "Can't load tokenizer"),
+        "has no tokenizer that can be read",
+        "name one with tokenizer_config; tokenizer.json is the format to look for",
+    ),
+)

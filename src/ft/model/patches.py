@@ -1,0 +1,107 @@
+"""The one door for changes to other people's libraries, and the way in for bitsandbytes and peft.
+
+Whoever needs either library imports this module first, because peft imports bitsandbytes, and
+bitsandbytes asks a hub for a CPU kernel when it is imported on its own. Everything that is changed is
+a ``Patch`` with its reason and the day on which it may go; nothing else in the program assigns to a
+library's attributes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@contextmanager
+def _without_hub_kernels() -> Iterator[None]:
+    """Hides the package ``kernels`` and the complaint about its absence.
+
+    On a CPU with AVX512-bf16, importing bitsandbytes downloads native code through ``kernels`` and
+    loads it; without ``kernels`` it warns. The kernel serves inference in a packed format that the
+    first patch below turns off, so nothing is lost.
+    """
+    complaint = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    level, kernels = complaint.level, sys.modules.get("kernels")
+    complaint.setLevel(logging.ERROR)
+    sys.modules["kernels"] = None  # type: ignore[assignment]  # what makes an import fail
+    try:
+        yield
+    finally:
+        complaint.setLevel(level)
+        del sys.modules["kernels"]
+        if kernels is not None:
+            sys.modules["kernels"] = kernels
+
+
+with _without_hub_kernels():
+    import bitsandbytes.autograd._functions
+    import bitsandbytes.nn.modules
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One change to a library: what, why, until when, and the (repeatable) act itself."""
+
+    name: str
+    reason: str
+    remove_when: str
+    apply: Callable[[], None]
+
+
+def _never_repack_4bit() -> None:
+    bitsandbytes.nn.modules.has_avx512bf16 = lambda: False
+
+
+def _never_ask_for_conversion() -> None:
+    os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
+
+
+def _accept_int8_casts() -> None:
+    warnings.filterwarnings("ignore", message="MatMul8bitLt: inputs will be cast from")
+    functions = logging.getLogger(bitsandbytes.autograd._functions.__name__)
+    if not any(isinstance(known, _Int8CastFilter) for known in functions.filters):
+        functions.addFilter(_Int8CastFilter())
+
+
+class _Int8CastFilter(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("MatMul8bitLt: inputs will be cast from")
+
+
+PATCHES = (
+    Patch(
+        name="bitsandbytes: keep 4-bit weights as they are on AVX512-bf16 CPUs",
+        reason="one forward pass in evaluation mode repacks Linear4bit for good, with other rounding: "
+        "a run that evaluates would differ from one that does not",
+        remove_when="Linear4bit packs a copy, or can be told not to",
+        apply=_never_repack_4bit,
+    ),
+    Patch(
+        name="transformers: never ask a hub service to convert pickled weights",
+        reason="loading must not start jobs elsewhere; pickled weights are refused with a sentence",
+        remove_when="from_pretrained takes an argument for it",
+        apply=_never_ask_for_conversion,
+    ),
+    Patch(
+        name="bitsandbytes: no word about 8-bit layers casting their inputs to fp16",
+        reason="that is how LLM.int8 works; it says so once a layer and step",
+        remove_when="the message is gone",
+        apply=_accept_int8_casts,
+    ),
+)
+
+
+def apply_patches() -> list[str]:
+    """Applies every patch; a second call changes nothing.
+
+    Returns:
+        The names of the patches, for the run's record.
+    """
+    for patch in PATCHES:
+        patch.apply()
+    return [patch.name for patch in PATCHES]

@@ -1,0 +1,99 @@
+"""The tokenizer of a run: loaded, its special tokens set, the new ones known.
+
+A token that is in the vocabulary already is used as it stands; only a string that is not there becomes
+a new token, whose embedding is then trained (``ft.model.adapter``). Padding never decides what is
+trained: labels are masked by position, so pad may be the end token without untraining it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from ft.model.hub import explained
+from ft.runtime.errors import Problem, UserError
+from ft.spec.runspec import ModelSpec
+
+
+@dataclass(frozen=True)
+class LoadedTokenizer:
+    """A tokenizer with an end token and a pad token."""
+
+    tokenizer: Any
+    """transformers' PreTrainedTokenizerBase."""
+    new_token_ids: tuple[int, ...] = ()
+    """Ids of tokens that the YAML added to the vocabulary."""
+    notes: tuple[str, ...] = ()
+    """What was chosen on the user's behalf."""
+
+
+def load_tokenizer(spec: ModelSpec) -> LoadedTokenizer:
+    """The tokenizer that the spec names, ready for training.
+
+    Raises:
+        UserError: it cannot be loaded, or has no end token.
+    """
+    name, role, revision = spec.base_model, "base_model", spec.revision_of_model
+    if spec.tokenizer_config:
+        name, role = spec.tokenizer_config, "tokenizer_config"
+        revision = revision if name == spec.base_model else None
+    tokenizer = read_tokenizer(name, role, revision)
+    known = dict(tokenizer.get_vocab())
+    roles = {
+        key: value
+        for key, value in spec.special_tokens.model_dump().items()
+        if value and key != "additional_special_tokens"
+    }
+    tokenizer.add_special_tokens(roles)
+    tokenizer.add_tokens(list(spec.special_tokens.additional_special_tokens), special_tokens=True)
+    tokenizer.add_tokens(list(spec.tokens))
+    _require_end_token(tokenizer, f"{role}: {name}")
+    notes = _settle_pad_token(tokenizer)
+    new = sorted(set(tokenizer.get_vocab().values()) - set(known.values()))
+    if new:
+        names = ", ".join(repr(token) for token in tokenizer.convert_ids_to_tokens(new))
+        notes.append(f"new tokens, whose embeddings are trained: {names}")
+    return LoadedTokenizer(tokenizer, tuple(new), tuple(notes))
+
+
+def load_saved_tokenizer(folder: Path) -> LoadedTokenizer:
+    """The tokenizer that a run left in its folder; its new tokens are in the vocabulary by then."""
+    tokenizer = read_tokenizer(str(folder), "run", None)
+    return LoadedTokenizer(tokenizer, (), tuple(_settle_pad_token(tokenizer)))
+
+
+def read_tokenizer(name: str, role: str, revision: str | None) -> PreTrainedTokenizerBase:
+    """A tokenizer as it stands in a folder or on the hub."""
+    with explained(name, role, revision):
+        return AutoTokenizer.from_pretrained(
+            str(Path(name).expanduser()) if name.startswith("~") else name,
+            revision=revision or "main",
+            trust_remote_code=False,
+        )
+
+
+def _require_end_token(tokenizer: Any, where: str) -> None:
+    if tokenizer.eos_token_id is None:
+        raise UserError(
+            Problem(
+                "the tokenizer has no end token (eos_token), so the model could never learn to stop",
+                where,
+                fix="name one of its tokens, or a new one:\nspecial_tokens:\n  eos_token: </s>",
+            )
+        )
+
+
+def _settle_pad_token(tokenizer: Any) -> list[str]:
+    """Sets a pad token where there is none; says which."""
+    if tokenizer.pad_token_id is not None:
+        return []
+    has_own_unk = tokenizer.unk_token is not None and tokenizer.unk_token != tokenizer.eos_token
+    tokenizer.pad_token = tokenizer.unk_token if has_own_unk else tokenizer.eos_token
+    source = "unk" if has_own_unk else "eos"
+    return [
+        f"no pad token: padding with the {source} token {tokenizer.pad_token!r}"
+        + ("" if has_own_unk else "; end tokens stay trained, labels are masked by position")
+    ]

@@ -1,0 +1,21 @@
+"""Run directory, events, environment, errors: what every room stands on; imports nothing heavy."""
+
+from ft.runtime.environment import describe_environment, library_version
+from ft.runtime.errors import FtError, Interrupted, MachineError, Problem, TrainingError, UserError
+from ft.runtime.events import EventLog, read_events
+from ft.runtime.rundir import RunDirectory, find_newest_run
+
+__all__ = [
+    "EventLog",
+    "FtError",
+    "Interrupted",
+    "MachineError",
+    "Problem",
+    "RunDirectory",
+    "TrainingError",
+    "UserError",
+    "describe_environment",
+    "find_newest_run",
+    "library_version",
+    "read_events",
+]

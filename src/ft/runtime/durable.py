@@ -1,0 +1,95 @@
+"""Files that are whole or not there: what is written survives a kill at any moment.
+
+A file or folder is written under a temporary name beside its place, flushed to the disk, and renamed;
+a rename within one folder is atomic. The order is fsync(files), fsync(folder), rename, fsync(parent).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+STAGING_PREFIX = ".tmp-"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file so that a reader sees the old or the new one, never half of it."""
+    staging = path.with_name(f"{STAGING_PREFIX}{path.name}-{os.getpid()}")
+    with staging.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    staging.replace(path)
+    sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """``write_text`` of indented JSON; NaN and infinity are refused."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextmanager
+def staged_folder(target: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes ``target`` when the block ends, or vanishes if it raises.
+
+    An existing target is moved aside first and removed last, so that there is always a whole one,
+    under its name or, for the moment between two renames, beside it.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = target.with_name(f"{STAGING_PREFIX}{target.name}-{os.getpid()}")
+    if staging.exists():
+        shutil.rmtree(staging)
+    staging.mkdir()
+    try:
+        yield staging
+        sync_tree(staging)
+        _swap_in(staging, target)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def _swap_in(staging: Path, target: Path) -> None:
+    old = target.with_name(f"{STAGING_PREFIX}old-{target.name}-{os.getpid()}")
+    if target.exists():
+        target.rename(old)
+    staging.rename(target)
+    sync_folder(target.parent)
+    if old.exists():
+        shutil.rmtree(old)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what a killed writer left in the folder (staging names only)."""
+    for path in folder.glob(f"{STAGING_PREFIX}*"):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def sync_tree(folder: Path) -> None:
+    """Flushes every file and folder below ``folder`` to the disk."""
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with open(os.path.join(root, name), "rb") as file:
+                os.fsync(file.fileno())
+        sync_folder(Path(root))
+
+
+def sync_folder(folder: Path) -> None:
+    """Flushes the folder's own entries, so that a rename in it survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_of(path: Path) -> str:
+    """The file's SHA-256, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,183 @@
+"""A YAML file as plain values, and where each of them stands.
+
+PyYAML composes the file into nodes that know their line and column; we turn the nodes into values
+ourselves, so that duplicate keys are seen (PyYAML keeps the last in silence) and ``2e-4`` is the
+number that everybody means (YAML 1.1 wants ``2.0e-4`` and reads a string).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ft.runtime.errors import Problem, UserError
+
+KeyPath = tuple[str | int, ...]
+MAX_NODES = 100_000  # an alias bomb has more; the largest real config has a few hundred
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with YAML 1.2's floats; its resolvers are its own, PyYAML's stay as they are."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+@dataclass(frozen=True)
+class Document:
+    """The values of a YAML file with their places."""
+
+    path: Path
+    values: dict[str, Any]
+    lines: tuple[str, ...]
+    positions: dict[KeyPath, tuple[int, int]] = field(repr=False)
+
+    def problem(self, key_path: KeyPath, what: str, fix: str = "") -> Problem:
+        """A problem placed at the key, or at the nearest one above it that the file holds."""
+        while key_path and key_path not in self.positions:
+            key_path = key_path[:-1]
+        line, column = self.positions.get(key_path, (1, 1))
+        source = self.lines[line - 1] if line <= len(self.lines) else ""
+        return Problem(what, f"{self.path}:{line}:{column}", source.strip(), fix)
+
+
+def parse_scalar(text: str) -> Any:
+    """One command-line value, read as YAML would: ``2e-4``, ``true``, ``[q_proj, v_proj]``.
+
+    Raises:
+        UserError: the text is no YAML value.
+    """
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    except yaml.YAMLError as error:
+        raise UserError(Problem(f"{text!r} is no YAML value", fix=str(error))) from None
+    finally:
+        loader.dispose()
+
+
+def read_document(path: Path) -> Document:
+    """Reads a YAML file whose root is a mapping.
+
+    Raises:
+        UserError: missing file, not UTF-8, broken YAML, duplicate keys, an empty file, another root.
+    """
+    text = _read_text(path)
+    lines = tuple(text.splitlines())
+    loader = _Loader(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            raise UserError(Problem("the file is empty", f"{path}:1:1", fix=_STARTING_POINT))
+        if not isinstance(root, yaml.MappingNode):
+            where = f"{path}:{root.start_mark.line + 1}:{root.start_mark.column + 1}"
+            raise UserError(
+                Problem(
+                    f"expected `key: value` lines, got a {root.id}",
+                    where,
+                    lines[root.start_mark.line].strip() if lines else "",
+                    _STARTING_POINT,
+                )
+            )
+        walk = _Walk(path, lines, loader)
+        values = walk.value_of(root, ())
+    except yaml.YAMLError as error:
+        raise UserError(_syntax_problem(path, lines, error)) from None
+    finally:
+        loader.dispose()
+    if walk.problems:
+        raise UserError(*walk.problems)
+    return Document(path, values, lines, walk.positions)
+
+
+_STARTING_POINT = "a config starts with `base_model: NAME` and `datasets:`; see configs/sql.yml"
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        beside = (
+            sorted(p.name for p in path.parent.glob("*.y*ml"))[:5] if path.parent.is_dir() else []
+        )
+        fix = f"YAML files there: {', '.join(beside)}" if beside else "check the path"
+        raise UserError(Problem("no such file", str(path), fix=fix)) from None
+    except IsADirectoryError:
+        raise UserError(Problem("is a folder, not a YAML file", str(path))) from None
+    except UnicodeDecodeError as error:
+        raise UserError(
+            Problem(f"is not UTF-8 text (byte {error.start})", str(path), fix="save it as UTF-8")
+        ) from None
+    except OSError as error:
+        raise UserError(Problem(f"cannot be read: {error.strerror}", str(path))) from None
+
+
+def _syntax_problem(path: Path, lines: tuple[str, ...], error: yaml.YAMLError) -> Problem:
+    mark = getattr(error, "problem_mark", None)
+    what = getattr(error, "problem", None) or str(error)
+    if mark is None:
+        return Problem(f"not valid YAML: {what}", str(path))
+    source = lines[mark.line] if mark.line < len(lines) else ""
+    fix = "indent with spaces, not tabs" if "\t" in source else ""
+    where = f"{path}:{mark.line + 1}:{mark.column + 1}"
+    return Problem(f"not valid YAML: {what}", where, source.replace("\t", "→"), fix)
+
+
+class _Walk:
+    """Turns nodes into values, noting positions and duplicate keys on the way."""
+
+    def __init__(self, path: Path, lines: tuple[str, ...], loader: _Loader) -> None:
+        self.path = path
+        self.lines = lines
+        self.loader = loader
+        self.positions: dict[KeyPath, tuple[int, int]] = {}
+        self.problems: list[Problem] = []
+        self.num_nodes = 0
+
+    def value_of(self, node: yaml.Node, key_path: KeyPath) -> Any:
+        self.num_nodes += 1
+        if self.num_nodes > MAX_NODES:
+            raise UserError(Problem(f"more than {MAX_NODES} values (aliases?)", str(self.path)))
+        self.positions.setdefault(key_path, _position(node))
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, key_path)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.value_of(item, (*key_path, i)) for i, item in enumerate(node.value)]
+        return self.loader.construct_object(node)  # type: ignore[no-untyped-call]
+
+    def _mapping(self, node: yaml.MappingNode, key_path: KeyPath) -> dict[str, Any]:
+        own_keys = {key.value for key, _ in node.value}
+        self.loader.flatten_mapping(node)  # merge keys: << : *defaults
+        values: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = str(key_node.value)
+            here = (*key_path, key)
+            if key in values and key in own_keys and here in self.positions:
+                self._duplicate(key_node, key, here)
+            self.positions[here] = _position(key_node)
+            values[key] = self.value_of(value_node, here)
+        return values
+
+    def _duplicate(self, node: yaml.Node, key: str, key_path: KeyPath) -> None:
+        first_line, _ = self.positions[key_path]
+        line, column = _position(node)
+        self.problems.append(
+            Problem(
+                f"duplicate key {key!r}, first given in line {first_line}",
+                f"{self.path}:{line}:{column}",
+                self.lines[line - 1].strip(),
+                "keep one of them",
+            )
+        )
+
+
+def _position(node: yaml.Node) -> tuple[int, int]:
+    return node.start_mark.line + 1, node.start_mark.column + 1

@@ -1,0 +1,351 @@
+"""YAML file + command-line overrides -> RunSpec, or every mistake in them at once.
+
+read_document -> overrides -> old names, states of keys -> contradictions -> pydantic -> RunSpec
+                                    \\__________ problems, with their places __________/
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from ft.runtime.errors import Problem, UserError
+from ft.spec import dialect
+from ft.spec.document import Document, KeyPath, parse_scalar, read_document
+from ft.spec.runspec import DatasetSpec, RunSpec, flat_keys, sections_of_keys
+
+
+@dataclass(frozen=True)
+class LoadedSpec:
+    """A RunSpec with what a reader of its file should know."""
+
+    spec: RunSpec
+    path: Path
+    notices: tuple[str, ...]
+    """Old names and keys without effect, to be said once."""
+    document: Document
+    options: dict[KeyPath, str]
+    """The override, as typed, behind each value that came from the command line."""
+
+    def problem(self, key_path: KeyPath, what: str, fix: str = "") -> Problem:
+        """A problem placed at the key's line, or at the option that set it."""
+        return _place(self.document, self.options, key_path, what, fix)
+
+
+def load_spec(path: Path, arguments: Sequence[str] = ()) -> LoadedSpec:
+    """Reads a config.
+
+    Args:
+        path: The YAML file.
+        arguments: Overrides as typed: ``["--learning-rate", "1e-4", "--datasets.0.path=x.jsonl"]``.
+
+    Raises:
+        UserError: with every problem found, ordered by line.
+    """
+    document = read_document(path)
+    reading = _Reading(document)
+    reading.override(arguments)
+    flat = reading.states_of_keys()
+    reading.contradictions(flat)
+    spec = reading.validate(flat)
+    if reading.problems or spec is None:
+        raise UserError(*sorted(reading.problems, key=_by_place))
+    return LoadedSpec(spec, path, tuple(reading.notices), document, reading.options)
+
+
+def dump_spec(spec: RunSpec) -> str:
+    """The spec as a YAML file that ``load_spec`` reads back to the same spec."""
+    flat = {key: value for key, value in flat_keys(spec).items() if value is not None}
+    flat["datasets"] = [_without_nulls(entry) for entry in flat["datasets"]]
+    flat["test_datasets"] = [_without_nulls(entry) for entry in flat["test_datasets"]]
+    if not flat["test_datasets"]:
+        del flat["test_datasets"]
+    return yaml.safe_dump(flat, sort_keys=False, allow_unicode=True)
+
+
+def _without_nulls(entry: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if value is not None}
+
+
+def nearest(name: str, candidates: Sequence[str]) -> str | None:
+    """The candidate that a mistyped name most likely meant."""
+    close = difflib.get_close_matches(name, candidates, n=1, cutoff=0.6)
+    return close[0] if close else None
+
+
+class _Reading:
+    """The problems and notices that gather while one file is read."""
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.values: dict[str, Any] = document.values
+        self.options: dict[KeyPath, str] = {}
+        self.problems: list[Problem] = []
+        self.notices: list[str] = []
+        self.reported: set[KeyPath] = set()
+
+    def problem(self, key_path: KeyPath, what: str, fix: str = "") -> None:
+        self.reported.add(key_path)
+        self.problems.append(_place(self.document, self.options, key_path, what, fix))
+
+    # -- command line -------------------------------------------------------------------------
+
+    def override(self, arguments: Sequence[str]) -> None:
+        for option, text in _split_arguments(arguments):
+            key_path = tuple(
+                int(part) if part.isdigit() else part.replace("-", "_")
+                for part in option.removeprefix("--").split(".")
+            )
+            self.options[key_path] = option
+            try:
+                value = True if text is None else parse_scalar(text)
+            except UserError as error:
+                self.problem(key_path, error.problems[0].what)
+                continue
+            self._assign(key_path, value, option)
+
+    def _assign(self, key_path: KeyPath, value: Any, option: str) -> None:
+        target: Any = self.values
+        for part, following in zip(key_path[:-1], key_path[1:], strict=True):
+            if isinstance(part, int) and isinstance(target, list) and part == len(target):
+                target.append({})
+            if isinstance(target, dict) and target.get(str(part)) is None and isinstance(part, str):
+                target[part] = [] if isinstance(following, int) else {}
+            try:
+                target = target[part]
+            except (KeyError, IndexError, TypeError):
+                self.problem(key_path, f"{option}: there is no {part!r} to set it in")
+                return
+        last = key_path[-1]
+        if isinstance(last, str) and isinstance(target, dict):
+            target[last] = value
+        elif isinstance(last, int) and isinstance(target, list) and last <= len(target):
+            target[last:] = [value, *target[last + 1 :]]
+        else:
+            self.problem(key_path, f"{option}: there is nothing to set it in")
+
+    # -- keys ---------------------------------------------------------------------------------
+
+    def states_of_keys(self) -> dict[str, Any]:
+        """The flat values in today's names, without nulls and without keys that have no effect."""
+        flat: dict[str, Any] = {}
+        known = sections_of_keys()
+        for key, value in self.values.items():
+            self._key(
+                (key,),
+                value,
+                flat,
+                known,
+                (dialect.RENAMED, dialect.NO_EFFECT, dialect.NOT_SUPPORTED),
+            )
+        for name in ("datasets", "test_datasets"):
+            if isinstance(flat.get(name), list):
+                flat[name] = [self._dataset((name, i), entry) for i, entry in enumerate(flat[name])]
+        for name in ("lora_target_modules", "lora_modules_to_save"):
+            if isinstance(flat.get(name), str):
+                flat[name] = [flat[name]]
+        return flat
+
+    def _dataset(self, key_path: KeyPath, entry: Any) -> Any:
+        if isinstance(entry, str):
+            return {"path": entry}
+        if not isinstance(entry, dict):
+            return entry
+        flat: dict[str, Any] = {}
+        tables = (dialect.RENAMED_IN_DATASETS, {}, dialect.NOT_SUPPORTED_IN_DATASETS)
+        for key, value in entry.items():
+            self._key((*key_path, key), value, flat, dict(DatasetSpec.model_fields), tables)
+        if isinstance(flat.get("type"), dict):
+            flat["type"] = {k: v for k, v in flat["type"].items() if v is not None}
+        return flat
+
+    def _key(
+        self,
+        key_path: KeyPath,
+        value: Any,
+        flat: dict[str, Any],
+        known: dict[str, Any],
+        tables: tuple[dict[str, dialect.Rename], dict[str, str], dict[str, str]],
+    ) -> None:
+        renamed, no_effect, not_supported = tables
+        key = str(key_path[-1])
+        if key in renamed:
+            self._renamed(key_path, value, flat, renamed[key])
+        elif key in no_effect:
+            if not is_default(key, value):
+                self.notices.append(f"{key}: no effect here ({no_effect[key]})")
+        elif key in not_supported:
+            if not dialect.is_off(value):
+                self.problem(key_path, f"{key} is not supported", not_supported[key])
+        elif key not in known:
+            self._unknown(key_path, [*known, *renamed, *no_effect, *not_supported])
+        elif value is not None:
+            self._merge(flat, key_path, key, value)
+
+    def _renamed(
+        self, key_path: KeyPath, value: Any, flat: dict[str, Any], rename: dialect.Rename
+    ) -> None:
+        value_today = rename.convert(value)
+        if value_today is None:
+            return
+        self.notices.append(
+            f"{key_path[-1]} is called {rename.new} today: {rename.new}: {value_today}"
+        )
+        self._merge(flat, key_path, rename.new, value_today)
+
+    def _merge(self, flat: dict[str, Any], key_path: KeyPath, key: str, value: Any) -> None:
+        """Sets a key; two mappings (old message_field_* names) grow together, else it is a conflict."""
+        before = flat.get(key)
+        if isinstance(before, dict) and isinstance(value, dict):
+            flat[key] = {**before, **value}
+        elif before is not None and before != value:
+            self.problem(
+                key_path, f"{key} is given twice: {before!r} and {value!r}", "keep one of them"
+            )
+        else:
+            flat[key] = value
+
+    def _unknown(self, key_path: KeyPath, candidates: Sequence[str]) -> None:
+        key = str(key_path[-1])
+        guess = nearest(key, candidates)
+        self.problem(
+            key_path, f"unknown key {key!r}", f"did you mean {guess}?" if guess else "remove it"
+        )
+
+    def contradictions(self, flat: dict[str, Any]) -> None:
+        for rule in dialect.CONTRADICTIONS:
+            if rule.holds(flat):
+                given = next((key for key in rule.keys if key in flat), rule.keys[0])
+                self.problem((given,), rule.what, rule.fix)
+
+    # -- types --------------------------------------------------------------------------------
+
+    def validate(self, flat: dict[str, Any]) -> RunSpec | None:
+        sections = sections_of_keys()
+        nested: dict[str, dict[str, Any]] = {section: {} for section in RunSpec.model_fields}
+        for key, value in flat.items():
+            nested[sections[key]][key] = _tuples(value)
+        try:
+            return RunSpec.model_validate(nested)
+        except ValidationError as error:
+            for key_path, details in _by_key(error).items():
+                if key_path not in self.reported:
+                    self._type_problem(key_path, details)
+            return None
+
+    def _type_problem(self, key_path: KeyPath, details: list[ErrorDetails]) -> None:
+        key = ".".join(str(part) for part in key_path)
+        first = details[0]
+        if first["type"] == "missing":
+            self.problem(key_path, f"{key} is missing", _MISSING.get(key, "add it"))
+        elif first["type"] == "extra_forbidden":
+            self.problem(key_path, f"unknown key {key_path[-1]!r}", "remove it")
+        else:
+            expected = " or ".join(dict.fromkeys(_expected(detail) for detail in details))
+            self.problem(key_path, f"{key}: got {_short(first['input'])}, expected {expected}")
+
+
+_MISSING = {
+    "base_model": "base_model: a hub name or a local folder",
+    "datasets": "datasets:\n  - path: data.jsonl\n    type: alpaca",
+    "learning_rate": "2e-4 is usual for LoRA, 2e-5 for full fine-tuning",
+}
+
+_DEFAULTS_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
+    "strict": (False, True),
+    "remove_unused_columns": (False, True),
+    "save_safetensors": (True,),
+    "wandb_log_model": (False,),
+    "wandb_watch": (False,),
+    "debug": (False,),
+}
+
+
+def is_default(key: str, value: Any) -> bool:
+    """Whether a key without effect asks for nothing, so that it needs no word."""
+    return value is None or value == "" or value in _DEFAULTS_WITHOUT_EFFECT.get(key, (False,))
+
+
+def _place(
+    document: Document, options: dict[KeyPath, str], key_path: KeyPath, what: str, fix: str
+) -> Problem:
+    for end in range(len(key_path), 0, -1):
+        if key_path[:end] in options:
+            return Problem(what, options[key_path[:end]], "", fix)
+        if key_path[:end] in document.positions:
+            break
+    return document.problem(key_path, what, fix)
+
+
+def _by_place(problem: Problem) -> tuple[int, int]:
+    parts = problem.where.rsplit(":", 2)
+    return (int(parts[1]), int(parts[2])) if len(parts) == 3 and parts[1].isdigit() else (0, 0)
+
+
+def _split_arguments(arguments: Sequence[str]) -> list[tuple[str, str | None]]:
+    """``--key value``, ``--key=value``, ``--flag`` -> pairs; negative numbers are values."""
+    pairs: list[tuple[str, str | None]] = []
+    rest = list(arguments)
+    while rest:
+        option = rest.pop(0)
+        if not option.startswith("--"):
+            raise UserError(
+                Problem(
+                    f"unexpected argument {option!r}",
+                    fix="an override is --key value, e.g. --lora-r 16",
+                )
+            )
+        if "=" in option:
+            option, text = option.split("=", 1)
+            pairs.append((option, text))
+        elif rest and not rest[0].startswith("--"):
+            pairs.append((option, rest.pop(0)))
+        else:
+            pairs.append((option, None))
+    return pairs
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_tuples(item) for item in value)
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items() if item is not None}
+    return value
+
+
+_UNION_MEMBERS = {"str", "bool", "int", "float", "MappingLayout"}
+
+
+def _by_key(error: ValidationError) -> dict[KeyPath, list[ErrorDetails]]:
+    """The errors of each key; pydantic reports each member of a union that it tried by itself."""
+    grouped: dict[KeyPath, list[ErrorDetails]] = {}
+    for detail in error.errors():
+        key_path = tuple(
+            part
+            for part in detail["loc"][1:]  # without the section
+            if isinstance(part, int) or (part.isidentifier() and part not in _UNION_MEMBERS)
+        )
+        grouped.setdefault(key_path, []).append(detail)
+    # Where something inside failed, what pydantic says of the whole only repeats it.
+    return {
+        path: details
+        for path, details in grouped.items()
+        if not any(len(other) > len(path) and other[: len(path)] == path for other in grouped)
+    }
+
+
+def _expected(detail: ErrorDetails) -> str:
+    text = detail["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    return {"boolean": "true or false", "string": "a text", "number": "a number"}.get(text, text)
+
+
+def _short(value: Any) -> str:
+    text = repr(list(value) if isinstance(value, tuple) else value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,294 @@
+"""The frozen, nested, typed form of a YAML file: the only thing that the rest of `ft` sees.
+
+Field names are the dialect's keys, so one name runs from the YAML to the code; the sections group
+what is used together and say where each part of the spec stops:
+
+    RunSpec
+    |-- model       what is loaded          -> ft.model
+    |-- precision   in which number formats -> ft.model, ft.train
+    |-- adapter     what is added to it     -> ft.model
+    |-- data        what it learns from     -> ft.data
+    |-- training    how it learns           -> ft.train
+    |-- evaluation  how it is measured      -> ft.train, ft.evaluate
+    `-- output      what is left behind     -> ft.train
+
+A field's description is the key's documentation. This file knows no YAML, no old names, no positions.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Names = tuple[str, ...]
+Optimizers = Literal[
+    "adamw_torch",
+    "adamw_torch_fused",
+    "adamw_bnb_8bit",
+    "adamw_8bit",
+    "paged_adamw",
+    "paged_adamw_8bit",
+    "paged_adamw_32bit",
+    "lion_8bit",
+    "lion_32bit",
+    "paged_lion_8bit",
+    "paged_lion_32bit",
+    "rmsprop",
+    "rmsprop_bnb_8bit",
+    "adafactor",
+    "adagrad",
+    "sgd",
+]
+Schedules = Literal[
+    "linear",
+    "cosine",
+    "constant",
+    "constant_with_warmup",
+    "cosine_with_restarts",
+    "polynomial",
+    "inverse_sqrt",
+]
+
+
+class Section(BaseModel):
+    """A frozen group of keys; an unknown key is an error, a wrong type too ("16" is no count)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class SpecialTokens(Section):
+    """Special tokens by role; one that the tokenizer lacks is added and its embedding trained."""
+
+    bos_token: str | None = None
+    eos_token: str | None = None
+    unk_token: str | None = None
+    pad_token: str | None = None
+    additional_special_tokens: Names = ()
+
+
+class ModelSpec(Section):
+    """What is loaded."""
+
+    base_model: str = Field(description="Base model: a hub name or a local folder.")
+    revision_of_model: str | None = Field(
+        None, description="Branch, tag or commit of the base model on the hub."
+    )
+    tokenizer_config: str | None = Field(
+        None, description="Hub name or folder of the tokenizer, if it is not the base model's."
+    )
+    trust_remote_code: Literal[False] = Field(
+        False, description="Run code from the model repository."
+    )
+    load_in_4bit: bool = Field(
+        False, description="Hold the frozen base in 4 bits (NF4, double quantization)."
+    )
+    load_in_8bit: bool = Field(False, description="Hold the frozen base in 8 bits (LLM.int8).")
+    attn_implementation: Literal[
+        "auto", "flash_attention_2", "xformers", "varlen", "sdpa", "eager"
+    ] = Field("auto", description="Attention backend; what is missing falls back, with a word.")
+    special_tokens: SpecialTokens = Field(
+        SpecialTokens(), description="Special tokens to set on the tokenizer."
+    )
+    tokens: Names = Field((), description="Further tokens to add to the vocabulary.")
+
+
+class PrecisionSpec(Section):
+    """In which number formats it computes."""
+
+    bf16: bool | Literal["auto", "full"] | None = Field(
+        None, description="bfloat16: auto = where the hardware has it; full = weights too."
+    )
+    fp16: bool | None = Field(None, description="float16 with a loss scaler.")
+    tf32: bool | Literal["auto"] | None = Field(
+        None, description="TensorFloat-32 products for fp32 tensors on CUDA."
+    )
+
+
+class AdapterSpec(Section):
+    """What is added to the frozen base; no adapter means that all parameters are trained."""
+
+    adapter: Literal["lora", "qlora"] | None = Field(
+        None, description="lora, qlora (= lora on a 4-bit base), or nothing: full fine-tuning."
+    )
+    lora_r: Count = Field(16, description="Rank of the update matrices.")
+    lora_alpha: float = Field(16, gt=0, description="Scale of the update: alpha / r.")
+    lora_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.0, description="Dropout on the adapter's input."
+    )
+    lora_target_modules: Names = Field(
+        (), description="Names of the linear layers that get an adapter."
+    )
+    lora_target_linear: bool | None = Field(
+        None, description="An adapter on every linear layer but the output head."
+    )
+    lora_fan_in_fan_out: bool | None = Field(
+        None, description="Weights are stored transposed (GPT-2's Conv1D)."
+    )
+    lora_modules_to_save: Names = Field(
+        (), description="Modules trained and saved whole beside the adapter."
+    )
+    lora_model_dir: str | None = Field(None, description="Adapter folder to go on from.")
+
+
+class MappingLayout(Section):
+    """`type:` as a mapping: a layout of the user's own, without code."""
+
+    field_system: str = "system"
+    field_instruction: str = "instruction"
+    field_input: str = "input"
+    field_output: str = "output"
+    system_prompt: str = ""
+    system_format: str = "{system}"
+    format: str = "{instruction} {input} "
+    no_input_format: str = "{instruction} "
+
+
+class DatasetSpec(Section):
+    """One entry of `datasets:` or `test_datasets:`."""
+
+    path: str = Field(description="A file, a folder, or a hub data set's name.")
+    type: str | MappingLayout | None = Field(
+        None, description="The prompt strategy; nothing for records that hold input_ids."
+    )
+    name: str | None = Field(None, description="Configuration of a hub data set.")
+    split: str | None = Field(None, description="Split, with an optional slice: train[:100].")
+    data_files: str | Names | dict[str, str | Names] | None = Field(
+        None, description="Files within the folder or repository."
+    )
+    ds_type: Literal["json", "csv", "parquet", "arrow", "text"] | None = Field(
+        None, description="File format, where the ending does not tell."
+    )
+    revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
+    field: str | None = Field(None, description="completion: the field that holds the text.")
+    field_messages: str = Field("messages", description="chat_template: field of the turns.")
+    field_system: str = Field("system", description="chat_template: field of a system text.")
+    message_property_mappings: dict[str, str] = Field(
+        default_factory=dict, description="chat_template: our property -> the record's name."
+    )
+    roles: dict[str, Names] = Field(
+        default_factory=dict, description="chat_template: role -> the names it has in records."
+    )
+    roles_to_train: Names = Field(("assistant",), description="chat_template: trained roles.")
+    train_on_eos: Literal["turn", "all", "last", "none"] = Field(
+        "turn", description="chat_template: which end tokens are trained."
+    )
+    chat_template: str | None = Field(None, description="Chat template of this data set.")
+
+
+class DataSpec(Section):
+    """What it learns from."""
+
+    datasets: Annotated[tuple[DatasetSpec, ...], Field(min_length=1)] = Field(
+        description="The data sets; all are read, merged and shuffled."
+    )
+    test_datasets: tuple[DatasetSpec, ...] = Field((), description="Held-out data sets.")
+    val_set_size: Annotated[float, Field(ge=0.0)] = Field(
+        0.0, description="Held out of `datasets`: a share, or a number of records if over 1."
+    )
+    sequence_len: Count = Field(512, description="Longest record, in tokens.")
+    train_on_inputs: bool = Field(False, description="Train on the prompt too.")
+    excess_length_strategy: Literal["drop", "truncate", "raise"] | None = Field(
+        None, description="What becomes of records longer than sequence_len."
+    )
+    max_drop: Share = Field(
+        0.01, description="Share of records that may be lost without your consent."
+    )
+    shuffle_merged_datasets: bool = Field(True, description="Shuffle once, before the split.")
+    chat_template: str = Field(
+        "tokenizer_default", description="tokenizer_default, chatml, or jinja with its template."
+    )
+    chat_template_jinja: str | None = Field(None, description="A chat template's own text.")
+    eot_tokens: Names = Field((), description="End-of-turn tokens, if they are not the eos token.")
+
+
+class TrainingSpec(Section):
+    """How it learns."""
+
+    micro_batch_size: Count = Field(1, description="Records in one forward pass, a process.")
+    gradient_accumulation_steps: Count = Field(1, description="Forward passes a step.")
+    num_epochs: Annotated[float, Field(gt=0)] = Field(1.0, description="Passes over the data.")
+    max_steps: Count | None = Field(None, description="Stop after so many optimizer steps.")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(description="Peak learning rate.")
+    optimizer: Optimizers = Field("adamw_torch_fused", description="Optimizer.")
+    lr_scheduler: Schedules = Field("cosine", description="Course of the learning rate.")
+    warmup_steps: Annotated[int, Field(ge=0)] | None = Field(None, description="Warm-up, steps.")
+    warmup_ratio: Share | None = Field(None, description="Warm-up, share of all steps.")
+    weight_decay: Annotated[float, Field(ge=0.0)] = Field(0.0, description="Decoupled decay.")
+    adam_beta1: Share = Field(0.9, description="Decay of the first moment.")
+    adam_beta2: Share = Field(0.999, description="Decay of the second moment.")
+    adam_epsilon: Annotated[float, Field(gt=0)] = Field(1e-8, description="Adam's epsilon.")
+    max_grad_norm: Annotated[float, Field(ge=0.0)] = Field(
+        1.0, description="Clip the gradient to this norm; 0 = never."
+    )
+    gradient_checkpointing: bool | Literal["always"] = Field(
+        False, description="Recompute activations in the backward pass: less memory, more time."
+    )
+    seed: Annotated[int, Field(ge=0)] = Field(42, description="Seed of order and dropout.")
+
+
+class EvaluationSpec(Section):
+    """How it is measured while it learns."""
+
+    eval_steps: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Evaluate every N steps; below 1: a share of all steps."
+    )
+    evals_per_epoch: Count | None = Field(None, description="Evaluations an epoch.")
+    eval_strategy: Literal["steps", "epoch", "no"] | None = Field(
+        None, description="When to evaluate."
+    )
+    eval_batch_size: Count | None = Field(
+        None, description="Records a forward pass in evaluation; default micro_batch_size."
+    )
+    early_stopping_patience: Count | None = Field(
+        None, description="Stop after so many evaluations without a better loss."
+    )
+    load_best_model_at_end: bool = Field(
+        False, description="End with the weights of the best evaluation."
+    )
+
+
+class OutputSpec(Section):
+    """What is left behind."""
+
+    output_dir: str = Field("./model-out", description="The run's folder.")
+    logging_steps: Count = Field(1, description="Report every N steps.")
+    save_steps: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Checkpoint every N steps; below 1: a share of all steps."
+    )
+    saves_per_epoch: Count | None = Field(None, description="Checkpoints an epoch.")
+    save_strategy: Literal["steps", "epoch", "no"] | None = Field(
+        None, description="When to write checkpoints."
+    )
+    save_total_limit: Count | None = Field(
+        4, description="Checkpoints to keep (the newest; the best one is kept as well)."
+    )
+
+
+class RunSpec(Section):
+    """One run, completely described."""
+
+    model: ModelSpec
+    precision: PrecisionSpec
+    adapter: AdapterSpec
+    data: DataSpec
+    training: TrainingSpec
+    evaluation: EvaluationSpec
+    output: OutputSpec
+
+
+def flat_keys(spec: RunSpec) -> dict[str, Any]:
+    """The spec as the dialect's flat mapping, defaults included: what resolved.yml holds."""
+    nested = spec.model_dump(mode="json")
+    return {key: value for section in nested.values() for key, value in section.items()}
+
+
+def sections_of_keys() -> dict[str, str]:
+    """Which section each top-level key of the dialect belongs to."""
+    return {
+        key: section
+        for section, field in RunSpec.model_fields.items()
+        for key in field.annotation.model_fields  # type: ignore[union-attr]
+    }

@@ -1,0 +1,220 @@
+"""Checkpoints: whole or not there, checked when read, no pickle.
+
+    checkpoints/step-000120/
+      adapter_model.safetensors ...   the trained weights, as LoadedModel.save_weights writes them
+      optimizer.safetensors           every tensor of the optimizer's state
+      trainer_state.json              the rest: position in the data, schedule, scaler, best loss, ...
+      manifest.json                   size and sha256 of every file, written last
+
+A checkpoint is filled under a temporary name and renamed into place, so a folder called ``step-*``
+was complete when it got its name. On reading, each file is compared with the manifest; a checkpoint
+that fails is named and skipped, and the one before it is used. Old ones are removed only after a
+newer one has its name.
+
+No generator state is saved: order and dropout follow from (seed, step), see loop.py.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ft.runtime.durable import sha256_of, staged_folder
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+_STATE = "trainer_state.json"
+_OPTIMIZER = "optimizer.safetensors"
+
+
+@dataclass
+class TrainerState:
+    """Where the run stands; all of it is in every checkpoint."""
+
+    step: int = 0
+    """Completed optimizer steps."""
+    num_records_seen: int = 0
+    num_tokens_seen: int = 0
+    num_skipped_steps: int = 0
+    """Steps that the fp16 scaler skipped because of overflow."""
+    best_loss: float | None = None
+    best_step: int | None = None
+    num_evaluations_without_gain: int = 0
+    is_stopped_early: bool = False
+    train_time_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One that was read back and found whole."""
+
+    path: Path
+    state: TrainerState
+    optimizer: dict[str, Any]
+    schedule: dict[str, Any]
+    scaler: dict[str, Any] | None
+
+
+class CheckpointFolder:
+    """The checkpoints of one run."""
+
+    def __init__(self, path: Path, keep: int | None) -> None:
+        self.path = path
+        self.keep = keep
+
+    def save(
+        self,
+        state: TrainerState,
+        *,
+        save_weights: Callable[[Path], None],
+        optimizer: dict[str, Any],
+        schedule: dict[str, Any],
+        scaler: dict[str, Any] | None,
+        keep_step: int | None,
+    ) -> Path:
+        """Writes a checkpoint for ``state.step``, then removes those beyond the limit.
+
+        The checkpoint of ``keep_step`` (the best one) is never removed.
+
+        Raises:
+            OSError: no space, not writable; what was there before is untouched.
+        """
+        target = self.path / f"step-{state.step:06d}"
+        with staged_folder(target) as staging:
+            save_weights(staging)
+            tensors: dict[str, Tensor] = {}
+            tree = _take_tensors(optimizer, tensors, "optimizer")
+            save_file(tensors, staging / _OPTIMIZER)
+            content = {
+                "format": FORMAT,
+                "state": asdict(state),
+                "optimizer": tree,
+                "schedule": schedule,
+                "scaler": scaler,
+            }
+            _write_json(staging / _STATE, content)
+            _write_json(staging / MANIFEST, _manifest_of(staging))
+        self._prune(keep_step)
+        return target
+
+    def newest(self, on_broken: Callable[[Path, str], None]) -> Checkpoint | None:
+        """The newest checkpoint that is whole, or None; ``on_broken`` is told of each skipped one."""
+        for path in reversed(self._all()):
+            try:
+                return read_checkpoint(path)
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                on_broken(path, str(error))
+        return None
+
+    def at_step(self, step: int) -> Path:
+        """Where the checkpoint of a step is."""
+        return self.path / f"step-{step:06d}"
+
+    def _all(self) -> list[Path]:
+        """By step: names sort as steps do; clocks and mtimes are not asked."""
+        return sorted(
+            self.path.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-"))
+        )
+
+    def _prune(self, keep_step: int | None) -> None:
+        if self.keep is None:
+            return
+        kept = set(self._all()[-self.keep :])
+        if keep_step is not None:
+            kept.add(self.at_step(keep_step))
+        for path in self._all():
+            if path not in kept:
+                shutil.rmtree(path)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Reads and checks one checkpoint.
+
+    Raises:
+        ValueError: a file is missing, has another size or other bytes than the manifest says.
+        OSError: it can't be read.
+    """
+    manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    for name, expected in manifest["files"].items():
+        file = path / name
+        if not file.is_file():
+            raise ValueError(f"{name} is missing")
+        if file.stat().st_size != expected["bytes"]:
+            raise ValueError(f"{name} has {file.stat().st_size} bytes, not {expected['bytes']}")
+        if sha256_of(file) != expected["sha256"]:
+            raise ValueError(f"{name} is damaged: its bytes are not those that were written")
+    content = json.loads((path / _STATE).read_text(encoding="utf-8"))
+    if content["format"] != FORMAT:
+        raise ValueError(f"format {content['format']}, this version reads {FORMAT}")
+    return Checkpoint(
+        path,
+        TrainerState(**content["state"]),
+        _put_tensors(content["optimizer"], load_file(path / _OPTIMIZER)),
+        content["schedule"],
+        content["scaler"],
+    )
+
+
+def _manifest_of(folder: Path) -> dict[str, Any]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        "format": FORMAT,
+        "files": {
+            path.relative_to(folder).as_posix(): {
+                "bytes": path.stat().st_size,
+                "sha256": sha256_of(path),
+            }
+            for path in files
+        },
+    }
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _take_tensors(value: Any, tensors: dict[str, Tensor], name: str) -> Any:
+    """The value as JSON; each tensor goes into ``tensors`` and leaves its name behind."""
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return {"$tensor": name}
+    if isinstance(value, dict):
+        return {
+            "$dict": [
+                [key, _take_tensors(item, tensors, f"{name}.{key}")] for key, item in value.items()
+            ]
+        }
+    if isinstance(value, (list, tuple)):
+        return [_take_tensors(item, tensors, f"{name}.{i}") for i, item in enumerate(value)]
+    return value
+
+
+def _put_tensors(tree: Any, tensors: dict[str, Tensor]) -> Any:
+    """What ``_take_tensors`` took apart, put together again (tuples come back as lists)."""
+    if isinstance(tree, dict):
+        if "$tensor" in tree:
+            return tensors[tree["$tensor"]]
+        return {key: _put_tensors(item, tensors) for key, item in tree["$dict"]}
+    if isinstance(tree, list):
+        return [_put_tensors(item, tensors) for item in tree]
+    return tree
+
+
+def restore_random_state(seed: int, *counters: int) -> None:
+    """Puts torch's generators where (seed, counters) says, on every device.
+
+    Dropout then depends on where the run stands and on nothing that happened before.
+    """
+    mixed = seed & 0xFFFFFFFF
+    for counter in counters:  # splitmix-style mixing: neighbouring counters give unrelated seeds
+        mixed = (mixed * 0x9E3779B97F4A7C15 + counter + 1) & 0xFFFFFFFFFFFFFFFF
+        mixed ^= mixed >> 31
+    torch.manual_seed(mixed & 0x7FFFFFFFFFFFFFFF)

@@ -1,0 +1,343 @@
+"""The training loop, top to bottom.
+
+    for each optimizer step:
+        records of the step <- (seed, epoch, step)
+        forward and backward, micro-batch by micro-batch, divided by the trained tokens of the step
+        stop if the loss or the gradient is not a number
+        clip, update, advance the schedule
+        report, evaluate, save: each at its cadence
+        leave, after a checkpoint, if a signal came
+
+Everything random follows from counters: order from (seed, epoch), dropout from (seed, step,
+micro-batch, process). So a resumed run needs weights, optimizer and step number, and no more.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from ft.data.batches import IGNORE_INDEX, Batch, StepPlan, TokenRow
+from ft.evaluate.objective import Objective, held_out_loss
+from ft.runtime import EventLog, Interrupted, Problem, TrainingError
+from ft.train.cadence import Cadence
+from ft.train.checkpoint import (
+    Checkpoint,
+    CheckpointFolder,
+    TrainerState,
+    restore_random_state,
+)
+from ft.train.memory import peak_memory_bytes
+from ft.train.signals import StopRequest
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+
+class Weights(Protocol):
+    """Whoever can write the trained weights to a folder and read them back."""
+
+    def save_weights(self, folder: Path) -> None: ...  # noqa: D102
+    def load_weights(self, folder: Path) -> None: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """The numbers that the loop goes by."""
+
+    num_steps: int
+    seed: int
+    max_grad_norm: float
+    logging_steps: int
+    evaluation: Cadence
+    checkpoints: Cadence
+    eval_batch_size: int
+    early_stopping_patience: int | None
+    keeps_best: bool
+    """End with the weights of the best evaluation."""
+
+
+@dataclass
+class StepResult:
+    """What one optimizer step came to."""
+
+    loss: float
+    grad_norm: float
+    learning_rate: float
+    num_tokens: int
+    num_trained_tokens: int
+    step_time_s: float
+    was_skipped: bool
+
+
+class TrainingLoop:
+    """One run's parts, and the loop over them."""
+
+    def __init__(
+        self,
+        *,
+        accelerator: Accelerator,
+        model: nn.Module,
+        weights: Weights,
+        optimizer: Optimizer,
+        schedule: LRScheduler,
+        objective: Objective,
+        train_rows: Sequence[TokenRow],
+        heldout_rows: Sequence[TokenRow] | None,
+        plan: StepPlan,
+        settings: LoopSettings,
+        checkpoints: CheckpointFolder,
+        events: EventLog,
+        on_event: OnEvent,
+    ) -> None:
+        self.accelerator = accelerator
+        self.model = model
+        self.weights = weights
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.objective = objective
+        self.train_rows = train_rows
+        self.heldout_rows = heldout_rows
+        self.plan = plan
+        self.settings = settings
+        self.checkpoints = checkpoints
+        self.events = events
+        self.on_event = on_event
+        self.state = TrainerState()
+        self.saved_step: int | None = None
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Puts the run where the checkpoint says."""
+        self.weights.load_weights(checkpoint.path)
+        self.optimizer.load_state_dict(checkpoint.optimizer)
+        self.schedule.load_state_dict(checkpoint.schedule)
+        if self.accelerator.scaler is not None and checkpoint.scaler is not None:
+            self.accelerator.scaler.load_state_dict(checkpoint.scaler)
+        self.state = replace(checkpoint.state)
+        self.saved_step = self.state.step
+        self._tell("resumed", step=self.state.step, checkpoint=checkpoint.path.name)
+
+    def run(self) -> TrainerState:
+        """Trains to the end.
+
+        Raises:
+            TrainingError: the loss or the gradient is not a number.
+            Interrupted: a signal came; a checkpoint was written.
+        """
+        state, settings = self.state, self.settings
+        self.model.train()
+        with StopRequest() as stop:
+            if state.step == 0 and self.heldout_rows is not None:
+                self._evaluate()
+            while state.step < settings.num_steps and not state.is_stopped_early:
+                result = self._step()
+                self._report(result)
+                is_last = state.step == settings.num_steps
+                if self._is_due(settings.evaluation) or is_last:
+                    self._evaluate()
+                if self._is_due(settings.checkpoints) or is_last or state.is_stopped_early:
+                    self._save()
+                if stop.signal_number is not None:
+                    self._leave(stop.signal_number)
+            self._load_best()
+        return state
+
+    # -- one optimizer step -------------------------------------------------------------------
+
+    def _step(self) -> StepResult:
+        started = time.perf_counter()
+        step = self.state.step
+        records = self.plan.records_of(step)
+        num_trained = sum(self.objective.weight(self.train_rows[i]) for i in records)
+        process_index = self.accelerator.process_index
+        micro_batches = self.plan.micro_batches(records, process_index)
+        loss_sum = torch.zeros((), device=self.accelerator.device)
+        num_tokens = 0
+        for number, indices in enumerate(micro_batches):
+            batch = self._batch(indices, filler=records[0])
+            restore_random_state(self.settings.seed, step, number, process_index)
+            is_last = number == len(micro_batches) - 1
+            loss_sum += self._forward_backward(batch, num_trained, synchronize=is_last)
+            num_tokens += batch.num_tokens if indices else 0
+        loss = self._total(loss_sum) / num_trained
+        self._require_finite("loss", loss, records)
+        grad_norm = self._clip()
+        self._require_finite("gradient norm", grad_norm, records)
+        learning_rate = self.schedule.get_last_lr()[0]
+        was_skipped = self._update()
+        elapsed_s = time.perf_counter() - started
+        self.state.step += 1
+        self.state.num_records_seen += len(records)
+        self.state.num_tokens_seen += num_tokens
+        self.state.train_time_s += elapsed_s
+        return StepResult(
+            loss, grad_norm, learning_rate, num_tokens, num_trained, elapsed_s, was_skipped
+        )
+
+    def _batch(self, indices: Sequence[int], filler: int) -> Batch:
+        """The micro-batch; an empty one repeats a record with every target ignored."""
+        rows = [self.train_rows[i] for i in indices or [filler]]
+        batch = self.objective.batch(rows).to(self.accelerator.device)
+        if not indices:
+            batch = replace(batch, targets=torch.full_like(batch.targets, IGNORE_INDEX))
+        return batch
+
+    def _forward_backward(
+        self, batch: Batch, num_trained: int, *, synchronize: bool
+    ) -> torch.Tensor:
+        """Adds the batch's gradient; processes average theirs, so each scales by their number."""
+        with nullcontext() if synchronize else self.accelerator.no_sync(self.model):
+            loss_sum = self.objective.loss_sum(self.model, batch)
+            self.accelerator.backward(loss_sum * (self.accelerator.num_processes / num_trained))
+        return loss_sum.detach()
+
+    def _clip(self) -> float:
+        limit = self.settings.max_grad_norm or math.inf
+        return float(self.accelerator.clip_grad_norm_(self.parameters, limit))
+
+    def _update(self) -> bool:
+        """One optimizer step; true if the fp16 scaler skipped it because of overflow."""
+        self.optimizer.step()
+        was_skipped = bool(self.accelerator.optimizer_step_was_skipped)
+        self.optimizer.zero_grad()
+        if was_skipped:
+            self.state.num_skipped_steps += 1
+        else:
+            self.schedule.step()
+        return was_skipped
+
+    def _total(self, value: torch.Tensor) -> float:
+        return float(self.accelerator.reduce(value, reduction="sum"))
+
+    def _require_finite(self, name: str, value: float, records: Sequence[int]) -> None:
+        """NaN must not reach the weights; an overflow that the fp16 scaler handles may pass."""
+        if math.isfinite(value) or (
+            name == "gradient norm" and self.accelerator.scaler is not None
+        ):
+            return
+        step = self.state.step + 1
+        origins = [str(getattr(self.train_rows[i], "origin", i)) for i in records]
+        self._tell("failed", step=step, what=f"{name} is {value}", records=origins)
+        raise TrainingError(
+            Problem(
+                f"the {name} of step {step} is {value}; the weights are as after step {step - 1}",
+                where=", ".join(origins[:8]) + (" ..." if len(origins) > 8 else ""),
+                fix="lower learning_rate, raise warmup_steps, or use bf16 instead of fp16; "
+                "the records of the step are in events.jsonl",
+            )
+        )
+
+    # -- at their cadence ---------------------------------------------------------------------
+
+    def _is_due(self, cadence: Cadence) -> bool:
+        return cadence.is_due(self.state.step, self.plan.steps_per_epoch)
+
+    def _report(self, result: StepResult) -> None:
+        step = self.state.step
+        if step % self.settings.logging_steps and step != self.settings.num_steps:
+            return
+        self._tell(
+            "step",
+            step=step,
+            num_steps=self.settings.num_steps,
+            epoch=round(step / self.plan.steps_per_epoch, 4),
+            loss=result.loss,
+            grad_norm=result.grad_norm,
+            learning_rate=result.learning_rate,
+            step_time_s=round(result.step_time_s, 4),
+            tokens_per_s=round(result.num_tokens / result.step_time_s, 1),
+            num_tokens=result.num_tokens,
+            num_trained_tokens=result.num_trained_tokens,
+            was_skipped=result.was_skipped,
+            peak_memory_bytes=peak_memory_bytes(self.accelerator.device),
+        )
+
+    def _evaluate(self) -> None:
+        if self.heldout_rows is None:
+            return
+        started = time.perf_counter()
+        loss = held_out_loss(
+            self.objective,
+            self.model,
+            self.heldout_rows,
+            batch_size=self.settings.eval_batch_size,
+            device=self.accelerator.device,
+        )
+        self._tell(
+            "evaluation",
+            step=self.state.step,
+            eval_loss=loss,
+            num_records=len(self.heldout_rows),
+            eval_time_s=round(time.perf_counter() - started, 3),
+        )
+        self._note_best(loss)
+
+    def _note_best(self, loss: float) -> None:
+        state = self.state
+        if state.step == 0:
+            return  # the base's own loss: there for the record, no checkpoint stands behind it
+        if state.best_loss is None or loss < state.best_loss:
+            state.best_loss, state.best_step = loss, state.step
+            state.num_evaluations_without_gain = 0
+            if self.settings.keeps_best:
+                self._save()
+        else:
+            state.num_evaluations_without_gain += 1
+        patience = self.settings.early_stopping_patience
+        if patience is not None and state.num_evaluations_without_gain >= patience:
+            state.is_stopped_early = True
+            self._tell("stopped_early", step=state.step, best_step=state.best_step)
+
+    def _save(self) -> None:
+        """One process writes, when all have come here; the others wait until it is done."""
+        if self.saved_step == self.state.step and not self.state.is_stopped_early:
+            return
+        started = time.perf_counter()
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            scaler = self.accelerator.scaler
+            self.checkpoints.save(
+                self.state,
+                save_weights=self.weights.save_weights,
+                optimizer=self.optimizer.state_dict(),
+                schedule=self.schedule.state_dict(),
+                scaler=None if scaler is None else scaler.state_dict(),
+                keep_step=self.state.best_step if self.settings.keeps_best else None,
+            )
+        self.accelerator.wait_for_everyone()
+        self.saved_step = self.state.step
+        save_time_s = round(time.perf_counter() - started, 3)
+        self._tell("checkpoint", step=self.state.step, save_time_s=save_time_s)
+
+    def _leave(self, signal_number: int) -> None:
+        self._save()
+        self._tell("interrupted", step=self.state.step, signal=signal_number)
+        raise Interrupted(
+            signal_number,
+            Problem(
+                f"stopped by a signal after step {self.state.step}, which is saved",
+                fix="the same command goes on from there",
+            ),
+        )
+
+    def _load_best(self) -> None:
+        best_step = self.state.best_step
+        if self.settings.keeps_best and best_step is not None and best_step != self.state.step:
+            self.weights.load_weights(self.checkpoints.at_step(best_step))
+            self._tell("best", step=best_step, eval_loss=self.state.best_loss)
+
+    def _tell(self, event: str, **values: Any) -> None:
+        """Once, whatever the number of processes."""
+        if self.accelerator.is_main_process:
+            self.on_event(self.events.append(event, **values))

@@ -1,0 +1,343 @@
+"""`ft train`: from a RunSpec to a finished run directory.
+
+claim the directory -> data -> model -> loop (new, or from the newest checkpoint) -> final weights
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from ft.data import PreparedData, StepPlan, prepare_data
+from ft.evaluate.objective import SupervisedTuning
+from ft.model import (
+    Hardware,
+    LoadedModel,
+    LoadedTokenizer,
+    build_model,
+    choose_precision,
+    load_tokenizer,
+    probe_hardware,
+)
+from ft.runtime import (
+    EventLog,
+    MachineError,
+    Problem,
+    RunDirectory,
+    UserError,
+    describe_environment,
+)
+from ft.runtime.durable import staged_folder, write_json
+from ft.spec import LoadedSpec, RunSpec, dump_spec
+from ft.train.cadence import checkpoint_cadence, evaluation_cadence
+from ft.train.checkpoint import CheckpointFolder, TrainerState
+from ft.train.identity import identity_problems, located_spec
+from ft.train.loop import LoopSettings, OnEvent, TrainingLoop
+from ft.train.optimizer import build_optimizer, build_schedule
+
+RUN_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `ft train` left behind."""
+
+    run: RunDirectory
+    summary: dict[str, Any]
+    """run.json's ``result``: steps, losses, time."""
+    was_finished_before: bool
+
+
+def train(loaded: LoadedSpec, *, overwrite: bool, on_event: OnEvent) -> Outcome:
+    """Trains the spec in its output directory, going on from a checkpoint if there is one.
+
+    Args:
+        loaded: The spec and the file that it came from.
+        overwrite: Train anew where a run is already.
+        on_event: Told of everything that happens: what events.jsonl gets, and progress between.
+
+    Raises:
+        UserError: wrong data, another run's directory, a config that changed under a run.
+        MachineError: out of memory.
+        TrainingError: NaN.
+        Interrupted: a signal, after a checkpoint.
+    """
+    spec = located_spec(loaded)
+    run = RunDirectory(Path(spec.output.output_dir))
+    with run.claimed():
+        _settle_directory(run, spec, overwrite=overwrite)
+        if run.state == "finished":
+            return Outcome(run, run.read_run()["result"], was_finished_before=True)
+        events = EventLog(run.events)
+        try:
+            return _train_in(run, spec, loaded, _Teller(events, on_event))
+        except torch.OutOfMemoryError as error:
+            raise _out_of_memory(spec, error) from None
+        finally:
+            events.close()
+
+
+@dataclass(frozen=True)
+class _Teller:
+    """Events that are kept, and progress that is only shown."""
+
+    events: EventLog
+    show: OnEvent
+
+    def tell(self, event: str, **values: Any) -> None:
+        self.show(self.events.append(event, **values))
+
+    def progress(self, phase: str, done: int, total: int | None) -> None:
+        self.show({"event": "progress", "phase": phase, "done": done, "total": total})
+
+
+def _settle_directory(run: RunDirectory, spec: RunSpec, *, overwrite: bool) -> None:
+    """Clears the way for a new run, or makes sure that the one there is this one."""
+    if run.state == "foreign":
+        raise UserError(
+            Problem(
+                "has files in it that are not from ft",
+                str(run.path),
+                fix="set another --output-dir",
+            )
+        )
+    if overwrite:
+        run.clear()
+    elif run.state != "empty":
+        problems = identity_problems(run, spec)
+        if problems:
+            raise UserError(*problems)
+
+
+def _train_in(run: RunDirectory, spec: RunSpec, loaded: LoadedSpec, teller: _Teller) -> Outcome:
+    started = time.perf_counter()
+    hardware = probe_hardware()
+    tokenizer = load_tokenizer(spec.model)
+    data = prepare_data(
+        spec.data,
+        tokenizer=tokenizer.tokenizer,
+        seed=spec.training.seed,
+        base_dir=loaded.path.parent,
+        on_progress=teller.progress,
+    )
+    teller.tell("data", **data.report.to_json())
+    model = _load_model(spec, tokenizer, hardware, teller)
+    identity = _identity(spec, loaded, data, model)
+    _record_identity(run, spec, data, identity)
+    loop = _assemble(run, spec, data, model, teller)
+    checkpoint = loop.checkpoints.newest(
+        lambda path, why: teller.tell("broken_checkpoint", path=path.name, why=why)
+    )
+    if checkpoint is not None:
+        loop.resume(checkpoint)
+    teller.tell("start", **_plan_summary(loop, spec, hardware))
+    state = loop.run()
+    return _finish(run, model, identity, state, loop, total_time_s=time.perf_counter() - started)
+
+
+def _load_model(
+    spec: RunSpec, tokenizer: LoadedTokenizer, hardware: Hardware, teller: _Teller
+) -> LoadedModel:
+    teller.progress("loading model", 0, None)
+    precision = choose_precision(spec.precision, hardware, trains_all=spec.adapter.adapter is None)
+    model = build_model(
+        spec.model,
+        spec.adapter,
+        precision,
+        tokenizer,
+        hardware=hardware,
+        seed=spec.training.seed,
+        gradient_checkpointing=bool(spec.training.gradient_checkpointing),
+    )
+    teller.tell(
+        "model",
+        base_model=spec.model.base_model,
+        base_revision=model.base_revision,
+        num_parameters=model.num_parameters,
+        num_trainable=model.num_trainable,
+        hardware=hardware.name,
+        precision=precision.compute,
+        autocast=precision.autocast,
+        attention=model.attention.implementation,
+        attention_reason=model.attention.reason,
+        notes=list(model.notes),
+    )
+    return model
+
+
+def _assemble(
+    run: RunDirectory, spec: RunSpec, data: PreparedData, model: LoadedModel, teller: _Teller
+) -> TrainingLoop:
+    """Puts the loop's parts together."""
+    training = spec.training
+    accelerator = Accelerator(
+        mixed_precision=model.precision.autocast, cpu=model.hardware.kind == "cpu"
+    )
+    plan = StepPlan(
+        len(data.train),
+        training.micro_batch_size,
+        training.gradient_accumulation_steps,
+        accelerator.num_processes,
+        training.seed,
+    )
+    num_steps = training.max_steps or -int(-training.num_epochs * plan.steps_per_epoch // 1)
+    parameters = [parameter for _, parameter in model.trainable_parameters()]
+    optimizer = build_optimizer(training, parameters, accelerator.device)
+    schedule = build_schedule(training, optimizer, num_steps)
+    prepared_model, optimizer = accelerator.prepare(model.model, optimizer)
+    steps_per_epoch = plan.steps_per_epoch
+    patience = spec.evaluation.early_stopping_patience
+    return TrainingLoop(
+        accelerator=accelerator,
+        model=prepared_model,
+        weights=model,
+        optimizer=optimizer,
+        schedule=schedule,
+        objective=SupervisedTuning.in_layout(
+            is_flat=model.attention.is_varlen, pad_token_id=model.tokenizer.pad_token_id
+        ),
+        train_rows=data.train,
+        heldout_rows=data.heldout,
+        plan=plan,
+        settings=LoopSettings(
+            num_steps=num_steps,
+            seed=training.seed,
+            max_grad_norm=training.max_grad_norm,
+            logging_steps=spec.output.logging_steps,
+            evaluation=evaluation_cadence(spec.evaluation, num_steps, steps_per_epoch),
+            checkpoints=checkpoint_cadence(spec.output, num_steps, steps_per_epoch),
+            eval_batch_size=spec.evaluation.eval_batch_size or training.micro_batch_size,
+            early_stopping_patience=patience,
+            keeps_best=spec.evaluation.load_best_model_at_end or patience is not None,
+        ),
+        checkpoints=CheckpointFolder(run.checkpoints, spec.output.save_total_limit),
+        events=teller.events,
+        on_event=teller.show,
+    )
+
+
+def _identity(
+    spec: RunSpec, loaded: LoadedSpec, data: PreparedData, model: LoadedModel
+) -> dict[str, Any]:
+    """What run.json says of the run before its first step."""
+    return {
+        "format": RUN_FORMAT,
+        "finished": False,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "config": str(loaded.path.resolve()),
+        "base_model": spec.model.base_model,
+        "base_revision": model.base_revision,
+        "data": {
+            "fingerprint": data.train.fingerprint(),
+            "num_train_records": len(data.train),
+            "num_heldout_records": len(data.heldout) if data.heldout is not None else 0,
+        },
+        "precision": model.precision.compute,
+        "attention": model.attention.implementation,
+        "environment": describe_environment() | {"hardware": model.hardware.name},
+    }
+
+
+def _record_identity(
+    run: RunDirectory, spec: RunSpec, data: PreparedData, identity: dict[str, Any]
+) -> None:
+    """Writes the run's identity, or compares it with the one that is there."""
+    if run.state == "unfinished":
+        before = run.read_run()["data"]["fingerprint"]
+        if before != identity["data"]["fingerprint"]:
+            raise UserError(
+                Problem(
+                    "the data changed since this run began",
+                    str(run.path),
+                    fix="restore the data, set another --output-dir, or start anew with --overwrite",
+                )
+            )
+    run.write_resolved_spec(dump_spec(spec))
+    write_json(
+        run.prompt_file, {"format": 1, "layouts": [layout.to_json() for layout in data.layouts]}
+    )
+    run.write_run(identity)
+
+
+def _plan_summary(loop: TrainingLoop, spec: RunSpec, hardware: Hardware) -> dict[str, Any]:
+    plan, settings = loop.plan, loop.settings
+    return {
+        "step": loop.state.step,
+        "num_steps": settings.num_steps,
+        "steps_per_epoch": plan.steps_per_epoch,
+        "records_per_step": plan.records_per_step,
+        "num_train_records": plan.num_records,
+        "num_heldout_records": len(loop.heldout_rows) if loop.heldout_rows is not None else 0,
+        "optimizer": spec.training.optimizer,
+        "lr_scheduler": spec.training.lr_scheduler,
+        "learning_rate": spec.training.learning_rate,
+        "num_processes": loop.accelerator.num_processes,
+        "device": hardware.kind,
+    }
+
+
+def _finish(
+    run: RunDirectory,
+    model: LoadedModel,
+    identity: dict[str, Any],
+    state: TrainerState,
+    loop: TrainingLoop,
+    *,
+    total_time_s: float,
+) -> Outcome:
+    """Moves the final weights into the run directory and marks the run as finished."""
+    result = {
+        "num_steps": state.step,
+        "num_tokens": state.num_tokens_seen,
+        "num_skipped_steps": state.num_skipped_steps,
+        "best_loss": state.best_loss,
+        "best_step": state.best_step,
+        "is_stopped_early": state.is_stopped_early,
+        "train_time_s": round(state.train_time_s, 2),
+        "total_time_s": round(total_time_s, 2),
+    }
+    if loop.accelerator.is_main_process:
+        _publish(run.path, [model.save_weights, _saver(model)])
+        run.write_run({**identity, "finished": True, "result": result})
+    loop.accelerator.wait_for_everyone()
+    loop.events.append("finished", **result)
+    return Outcome(run, result, was_finished_before=False)
+
+
+def _saver(model: LoadedModel) -> Callable[[Path], None]:
+    return lambda folder: model.tokenizer.save_pretrained(folder) and None
+
+
+def _publish(folder: Path, writers: list[Callable[[Path], None]]) -> None:
+    """Writes files aside, flushes them, and moves each into the folder."""
+    with staged_folder(folder / "final") as staging:
+        for write in writers:
+            write(staging)
+    for path in sorted((folder / "final").iterdir()):
+        path.replace(folder / path.name)
+    (folder / "final").rmdir()
+
+
+def _out_of_memory(spec: RunSpec, error: Exception) -> MachineError:
+    """The cheapest change that lowers the peak, results unchanged if possible."""
+    training = spec.training
+    if training.micro_batch_size > 1:
+        half = training.micro_batch_size // 2
+        steps = training.gradient_accumulation_steps * training.micro_batch_size // half
+        fix = f"same results in less memory: --micro-batch-size {half} --gradient-accumulation-steps {steps}"
+    elif not training.gradient_checkpointing:
+        fix = "same results in less memory, about a third slower: --gradient-checkpointing true"
+    elif spec.adapter.adapter is None:
+        fix = "train an adapter instead: --adapter qlora --load-in-4bit true"
+    elif not spec.model.load_in_4bit:
+        fix = "hold the base in 4 bits: --adapter qlora --load-in-4bit true"
+    else:
+        fix = f"shorter records: --sequence-len {spec.data.sequence_len // 2}"
+    what = str(error).split(". ")[0]
+    return MachineError(Problem(f"out of memory: {what}", fix=fix))

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import os
+
+# Before any library is imported: nothing in the suite may reach for a hub or fork after threads.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+torch.set_num_threads(2)
+
+
+def pytest_collection_modifyitems(items):
+    no_gpu = pytest.mark.skip(reason="no CUDA device here")
+    no_weights = pytest.mark.skip(reason="FT_SMOLLM2 names no folder with SmolLM2-135M")
+    for item in items:
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(no_gpu)
+        if "real_weights" in item.keywords and not os.environ.get("FT_SMOLLM2"):
+            item.add_marker(no_weights)
+
+
+@pytest.fixture(scope="session")
+def tiny_llamas(tmp_path_factory) -> dict[str, Path]:
+    """Folders of tiny Llamas, one a tokenizer family: llama, chatml, gpt2, and chatml-tied."""
+    root = tmp_path_factory.mktemp("models")
+    folders = {name: tiny.save_tiny_llama(root / name, name) for name in tiny.TOKENIZERS}
+    folders["chatml-tied"] = tiny.save_tiny_llama(root / "chatml-tied", "chatml", tie=True)
+    return folders
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tiny_llamas) -> Path:
+    return tiny_llamas["chatml"]
+
+
+@pytest.fixture(params=list(tiny.TOKENIZERS))
+def any_tokenizer(request):
+    return tiny.TOKENIZERS[request.param]()
