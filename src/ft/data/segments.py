@@ -52,11 +52,11 @@ class Whole:
 
     Attributes:
         segments: In reading order; together they are the rendered text.
-        end_ids: Token ids that end a turn.
+        end_ids: Token ids that end a turn, one set a kind; the first of each kind is trained.
     """
 
     segments: tuple[Segment, ...]
-    end_ids: frozenset[int]
+    end_ids: tuple[frozenset[int], ...]
 
 
 @dataclass(frozen=True, slots=True)

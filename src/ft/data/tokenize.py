@@ -1,11 +1,11 @@
 """Segments -> ids and labels: the one place where masks are made.
 
 Separately tokenized segments follow axolotl's rule: every segment goes through the tokenizer with
-its usual special tokens, is cut at `max_tokens`, gets an end token where its turn ends (unless it is
-there already, or the segment is full, or empty), and all but the first lose their leading BOS.
+its usual special tokens, is cut at `max_tokens`, gets an end token where its turn ends (unless one
+is there already, or the segment is full, or empty), and all but the first lose their leading BOS.
 
 A whole text is tokenized once, without adding special tokens; a token belongs to a segment if it
-overlaps it. A turn's end token is the first one of `end_ids` within three tokens behind the turn.
+overlaps it. A turn's end token is the first of its kind within three tokens behind the turn.
 """
 
 from __future__ import annotations
@@ -245,10 +245,10 @@ def _labels_by_offset(
         if segment.is_trained:
             labels[first:stop] = input_ids[first:stop]
         if segment.ends_turn:
-            for position in range(stop, min(stop + END_TOKEN_REACH + 1, len(input_ids))):
-                if input_ids[position] in each.end_ids:
+            reach = range(stop, min(stop + END_TOKEN_REACH + 1, len(input_ids)))
+            for kind in each.end_ids:
+                for position in [at for at in reach if input_ids[at] in kind][:1]:
                     labels[position] = input_ids[position]
-                    break
     return labels
 
 

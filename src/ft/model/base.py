@@ -1,9 +1,9 @@
 """The base model: the only place where weights are read from a folder or the hub.
 
-    load_config    what the model is, without its weights
-    load_base      the weights, quantized if asked for, on this process's device
-    fit_vocabulary rows for tokens that the base does not have
-    dequantize     a quantized base as plain linear layers: the function that an adapter was trained on
+load_config    what the model is, without its weights
+load_base      the weights, quantized if asked for, on this process's device
+fit_vocabulary rows for tokens that the base does not have
+dequantize     a quantized base as plain linear layers: the function that an adapter was trained on
 """
 
 from __future__ import annotations
@@ -73,12 +73,14 @@ def load_base(
         hardware: Where it goes; on MPS, bits are not reduced.
         attention: What transformers is told.
         is_quantized: False loads plain weights, whatever the spec says.
+
     Raises:
         UserError: the weights cannot be read or are incomplete.
     """
     config = load_config(spec)
     register_varlen()
-    quantization, notes = None, []
+    quantization: BitsAndBytesConfig | None = None
+    notes: list[str] = []
     if is_quantized and (spec.load_in_4bit or spec.load_in_8bit):
         quantization, notes = _quantization(spec, precision, hardware)
     with explained(spec.base_model, "base_model", spec.revision_of_model):
@@ -89,7 +91,7 @@ def load_base(
             dtype=precision.weights_dtype,
             attn_implementation=attention,
             quantization_config=quantization,
-            device_map={"": local_device(hardware)},
+            device_map=_device_map(hardware, is_quantized=quantization is not None),
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
@@ -108,6 +110,13 @@ def local_device(hardware: Hardware) -> torch.device:
     return torch.device(hardware.kind)
 
 
+def _device_map(hardware: Hardware, *, is_quantized: bool) -> dict[str, torch.device] | None:
+    """The whole model on one device; None where weights are read onto the CPU anyway."""
+    if hardware.kind == "cpu" and not is_quantized:
+        return None
+    return {"": local_device(hardware)}
+
+
 def fit_vocabulary(model: Any, num_tokens: int) -> int:
     """Adds embedding rows until every token has one; a new row is the mean of the old ones.
 
@@ -116,7 +125,7 @@ def fit_vocabulary(model: Any, num_tokens: int) -> int:
     Returns:
         How many rows were added.
     """
-    num_rows = model.get_input_embeddings().weight.shape[0]
+    num_rows: int = model.get_input_embeddings().weight.shape[0]
     if num_tokens <= num_rows:
         return 0
     device = model.get_input_embeddings().weight.device
@@ -142,6 +151,7 @@ def dequantize(model: Any, dtype: torch.dtype) -> Any:
     Args:
         model: A quantized model without an adapter.
         dtype: Of the plain weights; in the compute format this loses nothing that training saw.
+
     Returns:
         The same model, no longer marked as quantized.
     """
@@ -156,6 +166,7 @@ def dequantize(model: Any, dtype: torch.dtype) -> Any:
     for flag in ("is_loaded_in_4bit", "is_loaded_in_8bit", "is_quantized"):
         setattr(model, flag, False)
     model.hf_quantizer = None
+    model.__dict__.pop("hf_device_map", None)
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     return model

@@ -16,7 +16,7 @@ _PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "consolidated*.pth")
 
 
 def is_local(name: str) -> bool:
-    """Whether a base model's name means a folder on this machine: it exists, or can be nothing else."""
+    """Whether a base model's name is a folder here: it exists, or can be nothing else."""
     looks_local = name.startswith(("/", "./", "../", "~")) or name in (".", "..")
     return looks_local or name.count("/") > 1 or Path(name).expanduser().is_dir()
 
@@ -25,8 +25,8 @@ def check_base(spec: ModelSpec) -> None:
     """Looks whether a local base folder can be a model at all.
 
     Raises:
-        UserError: the folder is missing, holds no config.json, no safetensors, pickled weights only,
-            an adapter, or an index that points outside.
+        UserError: the folder is missing, holds no config.json, no safetensors, pickled weights
+            only, an adapter, or an index that points outside.
     """
     if not is_local(spec.base_model):
         return
@@ -46,7 +46,9 @@ def _find_problem(folder: Path) -> Problem | None:
                 where,
                 fix="put the adapter under lora_model_dir, and its base model here",
             )
-        return Problem("has no config.json, so it is no model", where, fix=_fix_of_no_config(folder))
+        return Problem(
+            "has no config.json, so it is no model", where, fix=_fix_of_no_config(folder)
+        )
     return _weights_problem(folder, where)
 
 
@@ -54,7 +56,11 @@ def _fix_of_no_config(folder: Path) -> str:
     if any(folder.glob("*.gguf")):
         return "GGUF files are converted first, with transformers: from_pretrained(..., gguf_file=)"
     inner = next((path.parent for path in sorted(folder.glob("*/config.json"))), None)
-    return f"did you mean {inner}?" if inner else "a model's folder holds config.json and *.safetensors"
+    return (
+        f"did you mean {inner}?"
+        if inner
+        else "a model's folder holds config.json and *.safetensors"
+    )
 
 
 def _weights_problem(folder: Path, where: str) -> Problem | None:

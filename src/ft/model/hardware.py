@@ -1,7 +1,7 @@
 """What this process computes on, as a plain value.
 
-Everything that decides (precision, attention, plan) takes a ``Hardware``, so that each choice can be
-tested on any machine with made-up values.
+Everything that decides (precision, attention, plan) takes a ``Hardware``, so that each choice can
+be tested on any machine with made-up values.
 """
 
 from __future__ import annotations

@@ -42,7 +42,9 @@ def _explain(error: Exception, name: str, role: str, revision: str | None) -> Pr
     kinds = tuple(_chain(error))
     for kind, what, fix in _KNOWN:
         if any(isinstance(one, kind) for one in kinds):
-            return Problem(what.format(revision=revision), where, fix=fix.format(name=name, role=role))
+            return Problem(
+                what.format(revision=revision), where, fix=fix.format(name=name, role=role)
+            )
     text = str(error)
     for words, what, fix in _KNOWN_TEXTS:
         if any(word in text for word in words):

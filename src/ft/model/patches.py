@@ -1,9 +1,9 @@
 """The one door for changes to other people's libraries, and the way in for bitsandbytes and peft.
 
 Whoever needs either library imports this module first, because peft imports bitsandbytes, and
-bitsandbytes asks a hub for a CPU kernel when it is imported on its own. Everything that is changed is
-a ``Patch`` with its reason and the day on which it may go; nothing else in the program assigns to a
-library's attributes.
+bitsandbytes asks a hub for a CPU kernel when it is imported on its own. Everything that is changed
+is a ``Patch`` with its reason and the day on which it may go; nothing else in the program assigns
+to a library's attributes.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ class _Int8CastFilter(logging.Filter):
 PATCHES = (
     Patch(
         name="bitsandbytes: keep 4-bit weights as they are on AVX512-bf16 CPUs",
-        reason="one forward pass in evaluation mode repacks Linear4bit for good, with other rounding: "
-        "a run that evaluates would differ from one that does not",
+        reason="one forward pass in evaluation mode repacks Linear4bit for good, with other "
+        "rounding: a run that evaluates would differ from one that does not",
         remove_when="Linear4bit packs a copy, or can be told not to",
         apply=_never_repack_4bit,
     ),

@@ -96,7 +96,9 @@ def _choose_compute(spec: PrecisionSpec, hardware: Hardware) -> tuple[NumberForm
         if wants_bf16:
             return "bf16", []
         if spec.fp16 and not is_auto:
-            return "fp32", ["fp16 has no loss scaler on the CPU: computing in fp32 (bf16: true works)"]
+            return "fp32", [
+                "fp16 has no loss scaler on the CPU: computing in fp32 (bf16: true works)"
+            ]
         return "fp32", []
     if wants_bf16 or is_auto:
         if hardware.supports_bf16:

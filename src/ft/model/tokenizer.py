@@ -1,8 +1,8 @@
 """The tokenizer of a run: loaded, its special tokens set, the new ones known.
 
-A token that is in the vocabulary already is used as it stands; only a string that is not there becomes
-a new token, whose embedding is then trained (``ft.model.adapter``). Padding never decides what is
-trained: labels are masked by position, so pad may be the end token without untraining it.
+A token that is in the vocabulary already is used as it stands; only a string that is not there
+becomes a new token, whose embedding is then trained (``ft.model.adapter``). Padding never decides
+what is trained: labels are masked by position, so pad may be the end token without untraining it.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _require_end_token(tokenizer: Any, where: str) -> None:
     if tokenizer.eos_token_id is None:
         raise UserError(
             Problem(
-                "the tokenizer has no end token (eos_token), so the model could never learn to stop",
+                "the tokenizer has no end token (eos_token): the model could never learn to stop",
                 where,
                 fix="name one of its tokens, or a new one:\nspecial_tokens:\n  eos_token: </s>",
             )

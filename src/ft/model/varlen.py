@@ -3,10 +3,10 @@
     query [1, H, T, D]   key, value [1, G, T, D]    ->    output [1, T, H, D]
     cu_seq_lens [N+1] = 0, len_0, len_0 + len_1, ..., T
 
-H query heads, G key-value heads, T tokens of N records, D head dimension. On CUDA one call of torch's
-variable-length kernel; elsewhere one scaled dot product attention a record, which is also what the
-kernel is tested against. There is no mask and no padding here, so it serves one row only: padded
-batches (batched generation) run with sdpa, see ``LoadedModel.inference``.
+H query heads, G key-value heads, T tokens of N records, D head dimension. On CUDA one call of
+torch's variable-length kernel; elsewhere one scaled dot product attention a record, which is also
+what the kernel is tested against. There is no mask and no padding here, so it serves one row only:
+padded batches (batched generation) run with sdpa, see ``LoadedModel.inference``.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import inspect
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import AttentionInterface
 
 from ft.model.attention import VARLEN
@@ -42,13 +42,14 @@ def varlen_attention(
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Attention as transformers calls it; reads ``cu_seq_lens_*`` and ``max_length_*`` from options.
+    """Attention as transformers calls it, with ``cu_seq_lens_*``, ``max_length_*`` among options.
 
-    Without boundaries they are read from ``position_ids``, which start anew at each record; and when
-    a cache holds earlier tokens (generation), the row is one record.
+    Without boundaries they are read from ``position_ids``, which start anew at each record; and
+    when a cache holds earlier tokens (generation), the row is one record.
 
     Returns:
         The output ``[1, T, H, D]``, and None for the weights.
+
     Raises:
         ValueError: a mask, several rows, dropout or maths that are not computed here.
     """
@@ -63,9 +64,8 @@ def varlen_attention(
         cu_q, cu_k = _find_boundaries(query, key, options.get("position_ids"))
     if query.device.type != "cuda":
         return per_record_attention(query, key, value, (cu_q, cu_k), window, scaling), None
-    longest = options.get("max_length_q"), options.get("max_length_k")
-    if longest[0] is None or longest[1] is None:
-        longest = int(cu_q.diff().max()), int(cu_k.diff().max())
+    longest_q, longest_k = options.get("max_length_q"), options.get("max_length_k")
+    longest = longest_q or int(cu_q.diff().max()), longest_k or int(cu_k.diff().max())
     return _kernel_attention(query, key, value, (cu_q, cu_k), longest, window, scaling), None
 
 
@@ -86,13 +86,14 @@ def per_record_attention(
         cu_seq_lens: Boundaries of the queries and of the keys, ``[N+1]`` each.
         window: Tokens seen to the left and to the right, -1 = all; causal is ``(-1, 0)``.
         scaling: Factor of the logits; None = 1 / sqrt(D).
+
     Returns:
         ``[1, T, H, D]``.
     """
     key, value = (_repeat_heads(x, query.shape[1], dim=1) for x in (key, value))
     bounds_q, bounds_k = (cu.tolist() for cu in cu_seq_lens)
     outputs = [
-        F.scaled_dot_product_attention(
+        functional.scaled_dot_product_attention(
             query[:, :, q0:q1],
             key[:, :, k0:k1],
             value[:, :, k0:k1],
@@ -118,18 +119,23 @@ def _kernel_attention(
     # Rotary embeddings in fp32 leave query and key in fp32 under autocast, the value in half.
     dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else value.dtype
     q_TH, k_TG, v_TG = (x[0].transpose(0, 1).to(dtype) for x in (query, key, value))
-    takes_groups = "enable_gqa" in inspect.signature(varlen_attn).parameters  # torch 2.12
-    if not takes_groups:
+    extras: dict[str, Any] = {}
+    if "enable_gqa" in inspect.signature(varlen_attn).parameters:  # torch 2.12 and later
+        extras["enable_gqa"] = True
+    else:
         k_TG, v_TG = (_repeat_heads(x, query.shape[1], dim=1) for x in (k_TG, v_TG))
+    cu_q, cu_k = (cu.to(torch.int32) for cu in cu_seq_lens)
     output_THD = varlen_attn(
         q_TH,
         k_TG,
         v_TG,
-        *(cu.to(torch.int32) for cu in cu_seq_lens),
-        *longest,
+        cu_q,
+        cu_k,
+        longest[0],
+        longest[1],
         scale=scaling,
         window_size=window,
-        **({"enable_gqa": True} if takes_groups else {}),
+        **extras,
     )
     assert isinstance(output_THD, Tensor)
     return output_THD.unsqueeze(0)
@@ -139,7 +145,9 @@ def _refuse_what_would_be_wrong(
     query: Tensor, attention_mask: Tensor | None, options: dict[str, Any]
 ) -> None:
     if query.shape[0] != 1:
-        raise ValueError(f"{VARLEN} takes one flat row, got {query.shape[0]}: use sdpa when padding")
+        raise ValueError(
+            f"{VARLEN} takes one flat row, got {query.shape[0]}: use sdpa when padding"
+        )
     if attention_mask is not None:
         raise ValueError(f"{VARLEN} takes no attention mask: give cu_seq_lens_q, cu_seq_lens_k")
     if options.get("dropout"):
@@ -165,7 +173,7 @@ def _find_boundaries(
         return cu_q, cu_k
     is_start = position_ids.flatten().diff() != 1
     starts = is_start.nonzero().flatten() + 1
-    cu = F.pad(F.pad(starts, (1, 0)), (0, 1), value=num_queries)
+    cu = functional.pad(functional.pad(starts, (1, 0)), (0, 1), value=num_queries)
     return cu, cu
 
 
@@ -177,7 +185,7 @@ def _repeat_heads(x: Tensor, num_heads: int, dim: int) -> Tensor:
 def _visible(
     num_queries: int, num_keys: int, window: tuple[int, int], device: torch.device
 ) -> Tensor | None:
-    """Which keys each query sees, ``[num_queries, num_keys]``; the last of both are the same token."""
+    """Which keys each query sees, ``[num_queries, num_keys]``; both end at the same token."""
     left, right = window
     if window == (-1, -1):
         return None

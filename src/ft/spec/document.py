@@ -154,29 +154,31 @@ class _Walk:
         return self.loader.construct_object(node)  # type: ignore[no-untyped-call]
 
     def _mapping(self, node: yaml.MappingNode, key_path: KeyPath) -> dict[str, Any]:
-        own_keys = {key.value for key, _ in node.value}
-        self.loader.flatten_mapping(node)  # merge keys: << : *defaults
+        self._find_duplicates(node)
+        self.loader.flatten_mapping(node)  # merge keys: <<: *defaults; the node's own come last
         values: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = str(key_node.value)
             here = (*key_path, key)
-            if key in values and key in own_keys and here in self.positions:
-                self._duplicate(key_node, key, here)
             self.positions[here] = _position(key_node)
             values[key] = self.value_of(value_node, here)
         return values
 
-    def _duplicate(self, node: yaml.Node, key: str, key_path: KeyPath) -> None:
-        first_line, _ = self.positions[key_path]
-        line, column = _position(node)
-        self.problems.append(
-            Problem(
-                f"duplicate key {key!r}, first given in line {first_line}",
-                f"{self.path}:{line}:{column}",
-                self.lines[line - 1].strip(),
-                "keep one of them",
-            )
-        )
+    def _find_duplicates(self, node: yaml.MappingNode) -> None:
+        first_lines: dict[str, int] = {}
+        for key_node, _ in node.value:
+            line, column = _position(key_node)
+            first_line = first_lines.get(key_node.value)
+            first_lines.setdefault(key_node.value, line)
+            if first_line is not None:
+                self.problems.append(
+                    Problem(
+                        f"duplicate key {key_node.value!r}, first given in line {first_line}",
+                        f"{self.path}:{line}:{column}",
+                        self.lines[line - 1].strip(),
+                        "keep one of them",
+                    )
+                )
 
 
 def _position(node: yaml.Node) -> tuple[int, int]:

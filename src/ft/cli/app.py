@@ -1,0 +1,259 @@
+"""`ft`: parse, call one thing, show what came of it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import click
+import typer
+from rich.console import Console
+
+from ft.cli.failures import report_failure
+from ft.runtime import Problem, RunDirectory, UserError, find_newest_run
+
+app = typer.Typer(
+    help="Fine-tune open language models from one YAML file.",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_TAKES_OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+Config = Annotated[Path, typer.Argument(metavar="CFG", help="The YAML file.", show_default=False)]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.", show_default=False)]
+AnyRun = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[RUN]", help="A run's folder, or a merged model; default: the newest run below.",
+        show_default=False,
+    ),
+]  # fmt: skip
+
+
+@app.command(context_settings=_TAKES_OVERRIDES)
+def train(
+    context: typer.Context,
+    config: Config,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Train anew where a run is already.")
+    ] = False,
+) -> None:
+    """Train: ft train sql.yml --learning-rate 1e-4
+
+    Any key of the YAML is an option: --lora-r 16, --datasets.0.path data.jsonl.
+    The same command again resumes an unfinished run.
+    """
+    from ft.cli.display import duration, run_display  # noqa: PLC0415
+
+    loaded = _load(config, context.args)
+    quiet_libraries()
+    from ft.train.run import train as train_run  # noqa: PLC0415
+
+    with run_display() as display:
+        outcome = train_run(loaded, overwrite=overwrite, on_event=display)
+    out = _short(outcome.run.path)
+    if outcome.was_finished_before:
+        say(f"{out} is finished already ({outcome.summary['num_steps']} steps); --overwrite trains anew")
+    else:
+        say(f"done in {duration(outcome.summary['total_time_s'])}: {out}")
+    is_adapter = loaded.spec.adapter.adapter is not None
+    say(f'next: ft infer {out} --prompt "..."   ft eval {out}' + (f"   ft merge {out}" if is_adapter else ""))
+
+
+@app.command(context_settings=_TAKES_OVERRIDES)
+def validate(context: typer.Context, config: Config) -> None:
+    """Check a config and say what it will do: ft validate sql.yml
+
+    Takes the same overrides as train; loads no model.
+    """
+    from ft.cli.overview import overview  # noqa: PLC0415
+
+    for line in overview(_load(config, context.args).spec):
+        say(line)
+
+
+@app.command()
+def merge(
+    run: Run,
+    onto: Annotated[
+        str,
+        typer.Option(
+            help="dequantized: the very weights that were trained on; plain: the original ones."
+        ),
+    ] = "dequantized",
+) -> None:
+    """Adapter + base -> a full model in RUN/merged: ft merge out/"""
+    if onto not in ("dequantized", "plain"):
+        raise UserError(Problem(f"got {onto!r}, expected dequantized or plain", "--onto"))
+    directory = RunDirectory(run)
+    directory.read_run()
+    quiet_libraries()
+    from ft.cli.display import run_display  # noqa: PLC0415
+    from ft.ship.merged import merge_run  # noqa: PLC0415
+
+    with directory.claimed(), run_display() as display:
+        lines = merge_run(directory, onto=onto, on_event=display)
+    for line in lines:
+        say(line)
+    say(f'next: ft infer {_short(directory.merged)} --prompt "..."')
+
+
+@app.command()
+def infer(
+    run: AnyRun = None,
+    prompt: Annotated[str | None, typer.Option(help="Text for the layout's question.")] = None,
+    field: Annotated[
+        list[str] | None, typer.Option(help="Another field: --field context='CREATE TABLE ...'")
+    ] = None,
+    record: Annotated[str | None, typer.Option(help="All fields as one JSON object.")] = None,
+    input: Annotated[  # noqa: A002 - the option's name
+        Path | None, typer.Option(help="JSON lines, one record each.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Where the answers to --input go.")] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="Ask and answer until Ctrl-D.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="The prompt as it stands, no layout.")] = False,
+    base: Annotated[bool, typer.Option("--base", help="Ask the base model, untuned.")] = False,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 256,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 = greedy.")] = 0.0,
+    top_p: Annotated[float, typer.Option(min=0.0, max=1.0)] = 1.0,
+    top_k: Annotated[int, typer.Option(min=0, help="0 = all tokens.")] = 0,
+    repetition_penalty: Annotated[float, typer.Option(min=0.0)] = 1.0,
+    seed: Annotated[int, typer.Option()] = 0,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option("--trust-remote-code", help="Run a strategy file that came with the run."),
+    ] = False,
+) -> None:
+    """Ask a tuned model, in the layout that it was trained with.
+
+    ft infer out/ --prompt "How many heads are older than 56?" --field context="CREATE TABLE ..."
+    """
+    from ft.cli.asking import Question, ask  # noqa: PLC0415
+
+    question = Question(
+        prompt=prompt, fields=tuple(field or ()), record=record, input=input, output=output,
+        is_chat=chat, is_raw=raw,
+    )  # fmt: skip
+    question.check()
+    folder = run or _newest_run()
+    quiet_libraries()
+    from ft.evaluate.answer import open_answerer  # noqa: PLC0415
+    from ft.evaluate.generate import Sampling  # noqa: PLC0415
+
+    sampling = Sampling(max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed)
+    answerer = open_answerer(folder, is_base=base, trusts_code=trust_remote_code)
+    ask(answerer, question, sampling)
+
+
+@app.command(name="eval")
+def evaluate(
+    run: AnyRun = None,
+    num_records: Annotated[
+        int, typer.Option(min=1, help="Held-out records to answer (the loss uses all).")
+    ] = 100,
+    batch_size: Annotated[int, typer.Option(min=1)] = 8,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 128,
+) -> None:
+    """Held-out loss and exact match, base beside tuned: ft eval out/"""
+    folder = run or _newest_run()
+    quiet_libraries()
+    from ft.cli.display import run_display  # noqa: PLC0415
+    from ft.cli.overview import comparison  # noqa: PLC0415
+    from ft.evaluate.compare import compare_with_base  # noqa: PLC0415
+
+    directory = RunDirectory(folder)
+    with run_display() as display:
+        result = compare_with_base(
+            directory, num_records=num_records, batch_size=batch_size,
+            max_new_tokens=max_new_tokens, on_event=display,
+        )  # fmt: skip
+    Console(highlight=False).print(comparison(result))
+    say(f"written to {_short(directory.evaluation)}")
+
+
+_NOT_BUILT_YET = {
+    "preview": "what the model will see, token by token",
+    "plan": "memory and time beforehand",
+    "preprocess": "the tokenized cache",
+    "explain": "what a key means",
+    "schema": "the JSON schema",
+    "report": "a run as one HTML page",
+    "export": "GGUF and friends",
+    "push": "to the hub",
+    "serve": "an OpenAI-compatible server",
+    "init": "start a config",
+    "convert": "a config from another tool",
+    "doctor": "what this machine can do",
+}
+
+
+def _say_not_built(name: str) -> None:
+    def command() -> None:
+        raise UserError(Problem(f"ft {name} ({_NOT_BUILT_YET[name]}) is not built yet"))
+
+    app.command(name=name, hidden=True, context_settings=_TAKES_OVERRIDES)(command)
+
+
+for _name in _NOT_BUILT_YET:
+    _say_not_built(_name)
+
+
+def _load(config: Path, arguments: list[str]) -> Any:
+    """The spec, once everything is checked that can be without loading a model."""
+    from ft.cli.preflight import check_inputs  # noqa: PLC0415
+    from ft.spec import load_spec  # noqa: PLC0415
+
+    loaded = load_spec(config, arguments)
+    check_inputs(loaded)
+    for notice in loaded.notices:
+        say(f"note: {notice}")
+    return loaded
+
+
+def _newest_run() -> Path:
+    path = find_newest_run(Path.cwd()).path
+    print(f"using {_short(path)}", file=sys.stderr)  # noqa: T201 - stdout is for the answer
+    return path
+
+
+def _short(path: Path) -> str:
+    """Relative to the working directory where that is shorter to read."""
+    try:
+        return str(path.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def say(text: str) -> None:
+    """One line to standard output."""
+    typer.echo(text)
+
+
+def quiet_libraries() -> None:
+    """Keeps libraries from drawing bars of their own, and from forking tokenizer threads."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """The program: runs a command and exits with its code (see ft.runtime.errors)."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    shows_traceback = "--debug" in given
+    given = [argument for argument in given if argument != "--debug"]
+    try:
+        code = app(args=given, prog_name="ft", standalone_mode=False)
+    except click.exceptions.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except BaseException as error:  # noqa: BLE001 - the last stop: every failure leaves by its code
+        sys.exit(report_failure(error, shows_traceback=shows_traceback))
+    sys.exit(code if isinstance(code, int) else 0)

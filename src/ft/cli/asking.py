@@ -1,0 +1,149 @@
+"""The ways of `ft infer`: one prompt, a record, a file of records, a chat."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ft.runtime import Problem, UserError
+
+if TYPE_CHECKING:
+    from ft.evaluate.answer import Answerer
+    from ft.evaluate.generate import Sampling
+
+
+@dataclass(frozen=True)
+class Question:
+    """What was asked on the command line."""
+
+    prompt: str | None
+    fields: tuple[str, ...]
+    record: str | None
+    input: Path | None
+    output: Path | None
+    is_chat: bool
+    is_raw: bool
+
+    def check(self) -> None:
+        """Before anything is loaded.
+
+        Raises:
+            UserError: nothing is asked, two things are, or what is asked can't be read.
+        """
+        given = [self.prompt is not None, self.record is not None, self.input is not None, self.is_chat]
+        if sum(given) != 1:
+            raise UserError(
+                Problem(
+                    "nothing to ask" if not any(given) else "more than one thing to ask",
+                    fix='give one of: --prompt "TEXT", --record JSON, --input FILE, --chat',
+                )
+            )
+        if self.is_raw and self.prompt is None:
+            raise UserError(Problem("--raw goes with --prompt"))
+        if self.output is not None and self.input is None:
+            raise UserError(Problem("--output goes with --input"))
+        self.named_fields()
+        if self.record is not None:
+            _parse_record(self.record, "--record")
+        if self.input is not None and not self.input.is_file():
+            raise UserError(Problem("no such file", str(self.input)))
+
+    def named_fields(self) -> dict[str, Any]:
+        """``--field name=text`` as a mapping."""
+        pairs = [text.partition("=") for text in self.fields]
+        for name, equals, _ in pairs:
+            if not equals:
+                raise UserError(Problem(f"got {name!r}, expected NAME=TEXT", "--field"))
+        return {name: text for name, _, text in pairs}
+
+
+def ask(answerer: Answerer, question: Question, sampling: Sampling) -> None:
+    """Asks and prints."""
+    fields = question.named_fields()
+    if question.is_chat:
+        _chat(answerer, fields, sampling)
+    elif question.input is not None:
+        _ask_file(answerer, question.input, question.output, fields, sampling)
+    elif question.is_raw:
+        _print_answer(answerer, answerer.raw_prompt(question.prompt or ""), sampling, strips=False)
+    else:
+        record = _parse_record(question.record, "--record") if question.record else {}
+        prompt = answerer.prompt({**record, **fields}, text=question.prompt)
+        _print_answer(answerer, prompt, sampling)
+
+
+def _print_answer(
+    answerer: Answerer, prompt: list[int], sampling: Sampling, *, strips: bool = True
+) -> str:
+    """On a terminal as it comes, elsewhere when it is whole."""
+    if not sys.stdout.isatty():
+        answer = answerer.answer(prompt, sampling, strips_prefix=strips)
+        _print(answer)
+        return answer
+    answer = ""
+    for piece in answerer.stream(prompt, sampling, strips_prefix=strips):
+        answer += piece
+        _print(piece, end="")
+    _print("")
+    return answer
+
+
+def _ask_file(
+    answerer: Answerer, source: Path, target: Path | None, fields: dict[str, Any], sampling: Sampling
+) -> None:
+    """One JSON line an answer: the record with ``answer`` added under a name of its own."""
+    out = target.open("w", encoding="utf-8") if target else sys.stdout
+    try:
+        for record in _records(source):
+            prompt = answerer.prompt({**record, **fields}, text=None)
+            line = {**record, "prediction": answerer.answer(prompt, sampling)}
+            out.write(json.dumps(line, ensure_ascii=False) + "\n")
+            out.flush()
+    finally:
+        if target:
+            out.close()
+
+
+def _records(source: Path) -> Iterator[dict[str, Any]]:
+    with source.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield _parse_record(line, f"{source}:{number}")
+
+
+def _chat(answerer: Answerer, fields: dict[str, Any], sampling: Sampling) -> None:
+    """A layout of turns remembers them; one of instructions answers each line by itself."""
+    history: list[dict[str, str]] = []
+    while True:
+        try:
+            text = input("> " if sys.stdin.isatty() else "")
+        except EOFError:
+            return
+        if not text.strip():
+            continue
+        if answerer.takes_messages:
+            history.append({"role": "user", "content": text})
+            prompt = answerer.prompt({**fields, "messages": list(history)}, text=None)
+        else:
+            prompt = answerer.prompt(fields, text=text)
+        answer = _print_answer(answerer, prompt, sampling)
+        history.append({"role": "assistant", "content": answer})
+
+
+def _parse_record(text: str, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(Problem(f"is no JSON: {error}", where, text.strip()[:100])) from None
+    if not isinstance(record, dict):
+        raise UserError(Problem(f"expected a JSON object, got {type(record).__name__}", where))
+    return record
+
+
+def _print(text: str, end: str = "\n") -> None:
+    sys.stdout.write(text + end)
+    sys.stdout.flush()

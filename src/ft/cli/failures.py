@@ -1,0 +1,61 @@
+"""Failures as a user sees them, and the exit code that each leaves by."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import traceback
+
+from rich.console import Console
+from rich.text import Text
+
+from ft.runtime import FtError, MachineError, Problem
+
+
+def report_failure(error: BaseException, *, shows_traceback: bool) -> int:
+    """Prints what went wrong to standard error.
+
+    Returns:
+        The exit code: an FtError's own, 3 for a full disk, 130 for Ctrl-C, 1 for a fault of ours.
+    """
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 1
+    if shows_traceback:
+        traceback.print_exception(error)
+    if isinstance(error, KeyboardInterrupt):
+        _print([Problem("interrupted; nothing was being trained yet")])
+        return 130
+    known = error if isinstance(error, FtError) else _as_known(error)
+    if known is not None:
+        _print(known.problems)
+        return known.exit_code
+    if not shows_traceback:
+        traceback.print_exception(error)
+    _print([Problem("this is a fault of ft, not of your input", fix="please report the lines above")])
+    return 1
+
+
+def _as_known(error: BaseException) -> FtError | None:
+    """A full disk, however a library words it."""
+    is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if is_full or "No space left on device" in str(error):
+        name = getattr(error, "filename", None)
+        return MachineError(
+            Problem(
+                "no space left on the disk",
+                str(name) if name else "",
+                fix="free some, then run the same command: it goes on from the last checkpoint; "
+                "--save-total-limit 1 keeps fewer checkpoints",
+            )
+        )
+    return None
+
+
+def _print(problems: list[Problem] | tuple[Problem, ...]) -> None:
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    for problem in problems:
+        lines = problem.render().splitlines()
+        style = "bold red" if sys.stderr.isatty() else ""
+        console.print(Text(lines[0], style=style))
+        for line in lines[1:]:
+            console.print(Text(line))

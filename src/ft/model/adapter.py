@@ -1,0 +1,265 @@
+"""The adapter: LoRA on the layers that were asked for, new or gone on from a folder.
+
+The base is frozen. What is trained is fp32 wherever autocast runs; embeddings of new tokens are
+trained and saved whole, and where the base ties input and output embeddings, they stay one tensor.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+import ft.model.patches  # noqa: F401  # first: peft imports bitsandbytes
+from ft.runtime.errors import Problem, UserError
+from ft.spec.runspec import AdapterSpec
+
+# isort: split
+from peft import LoraConfig, PeftModel, get_peft_model
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the base comes from, as adapter_config.json records it."""
+
+    base_model: str
+    revision: str | None = None
+
+
+def add_adapter(
+    model: Any,
+    spec: AdapterSpec,
+    *,
+    origin: Origin,
+    seed: int,
+    dtype: torch.dtype,
+    has_new_tokens: bool,
+) -> tuple[PeftModel, list[str]]:
+    """Freezes the base and puts a trainable adapter on it.
+
+    Args:
+        model: The base model.
+        spec: What to add, or where to go on from.
+        origin: Recorded in the adapter's config.
+        seed: Of the adapter's first weights; the same seed gives the same bits.
+        dtype: Of everything that is trained.
+        has_new_tokens: Whether the embeddings have rows that were never trained.
+
+    Returns:
+        The model with its adapter, and notes for the user.
+
+    Raises:
+        UserError: a module is named that the model does not have; the folder to go on from is no
+            adapter, or does not fit.
+    """
+    if spec.lora_model_dir:
+        peft_model, notes = _resume_adapter(model, spec, has_new_tokens=has_new_tokens)
+    else:
+        config, notes = _lora_config(model, spec, has_new_tokens=has_new_tokens)
+        device = next(model.parameters()).device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            peft_model = get_peft_model(model, config)
+    _require_trainable(peft_model)
+    for parameter in peft_model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(dtype)  # in place: tied weights stay tied
+    active = peft_model.active_peft_config
+    active.base_model_name_or_path = origin.base_model
+    active.revision = origin.revision
+    return peft_model, notes
+
+
+def load_adapter(model: Any, folder: Path, *, is_trainable: bool = False) -> PeftModel:
+    """The base model with the adapter of a folder.
+
+    Raises:
+        UserError: the folder holds no adapter in safetensors, or one for another model.
+    """
+    _check_folder(folder)
+    try:
+        return PeftModel.from_pretrained(model, str(folder), is_trainable=is_trainable)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            Problem(
+                f"does not fit the base model: {str(error).splitlines()[0]}",
+                str(folder),
+                fix="use the base model, and the tokens, that the adapter was trained with",
+            )
+        ) from error
+
+
+def read_adapter_config(folder: Path) -> dict[str, Any]:
+    """adapter_config.json of a folder, as it stands there."""
+    config: dict[str, Any] = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    return config
+
+
+def _check_folder(folder: Path) -> None:
+    if not (folder / ADAPTER_CONFIG).is_file():
+        what = "has no adapter_config.json" if folder.is_dir() else "no such folder"
+        raise UserError(Problem(what, str(folder), fix="name the folder of a trained adapter"))
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        raise UserError(
+            Problem(
+                f"has no {ADAPTER_WEIGHTS}; pickled adapters can run code and are never read",
+                str(folder),
+                fix="save the adapter with safetensors",
+            )
+        )
+
+
+def _resume_adapter(
+    model: Any, spec: AdapterSpec, *, has_new_tokens: bool
+) -> tuple[PeftModel, list[str]]:
+    folder = Path(spec.lora_model_dir or "").expanduser()
+    peft_model = load_adapter(model, folder, is_trainable=True)
+    config = peft_model.active_peft_config
+    if has_new_tokens and not config.modules_to_save:
+        raise UserError(
+            Problem(
+                "the adapter to go on from does not train embeddings, so the new tokens would "
+                "never be learned",
+                str(folder),
+                fix="start a new adapter, or leave the new tokens out",
+            )
+        )
+    rank, alpha = getattr(config, "r", None), getattr(config, "lora_alpha", None)
+    notes = [f"going on from the adapter in {folder}"]
+    if rank is not None and (rank, alpha) != (spec.lora_r, spec.lora_alpha):
+        notes.append(
+            f"its own lora_r {rank} and lora_alpha {alpha} hold, not {spec.lora_r} and "
+            f"{spec.lora_alpha:g}"
+        )
+    return peft_model, notes
+
+
+def _lora_config(
+    model: Any, spec: AdapterSpec, *, has_new_tokens: bool
+) -> tuple[LoraConfig, list[str]]:
+    linear = linear_layer_names(model)
+    targets, notes = _targets(model, spec, linear)
+    saved = _modules_to_save(model, spec, has_new_tokens=has_new_tokens)
+    is_tied = _has_tied_embeddings(model)
+    embeddings = set(_embedding_names(model))
+    is_conv1d = any(isinstance(layer, Conv1D) for layer in model.modules())
+    config = LoraConfig(
+        r=spec.lora_r,
+        lora_alpha=spec.lora_alpha,  # peft annotates int, computes alpha / r
+        lora_dropout=spec.lora_dropout,
+        target_modules=sorted(targets),
+        modules_to_save=sorted(saved) or None,
+        fan_in_fan_out=is_conv1d if spec.lora_fan_in_fan_out is None else spec.lora_fan_in_fan_out,
+        ensure_weight_tying=is_tied and bool(embeddings & (saved | targets)),
+        task_type="CAUSAL_LM",
+    )
+    return config, notes
+
+
+def _targets(model: Any, spec: AdapterSpec, linear: set[str]) -> tuple[set[str], list[str]]:
+    named = set(spec.lora_target_modules)
+    possible = linear | set(_embedding_names(model))
+    paths = [name for name, layer in model.named_modules() if _is_adaptable(layer)]
+    unknown = sorted(t for t in named if not any(_matches(t, path) for path in paths))
+    _refuse_unknown("lora_target_modules", unknown, possible)
+    if spec.lora_target_linear:
+        return named | linear, []
+    if named:
+        return named, []
+    return linear, [
+        f"no target named: an adapter on every linear layer ({', '.join(sorted(linear))})"
+    ]
+
+
+def linear_layer_names(model: Any) -> set[str]:
+    """Last names of the model's linear layers, without the output head: ``{"q_proj", ...}``."""
+    head = model.get_output_embeddings()
+    names = {
+        path
+        for path, layer in model.named_modules()
+        if isinstance(layer, nn.Linear | Conv1D) and layer is not head
+    }
+    return {_last(path) if not _last(path).isdigit() else path for path in names}
+
+
+def _modules_to_save(model: Any, spec: AdapterSpec, *, has_new_tokens: bool) -> set[str]:
+    saved = set(spec.lora_modules_to_save)
+    paths = [path for path, _ in model.named_modules() if path]
+    unknown = sorted(name for name in saved if not any(_matches(name, path) for path in paths))
+    _refuse_unknown("lora_modules_to_save", unknown, {_last(path) for path in paths})
+    quantized = sorted(
+        name
+        for name in saved
+        for path, layer in model.named_modules()
+        if _matches(name, path) and hasattr(getattr(layer, "weight", None), "quant_state")
+    )
+    if quantized:
+        raise UserError(
+            Problem(
+                f"{quantized[0]} is held in few bits and cannot be trained whole",
+                "lora_modules_to_save",
+                fix="give it an adapter (lora_target_modules), or load the base in full",
+            )
+        )
+    if has_new_tokens:
+        saved |= set(_embedding_names(model))
+    if _has_tied_embeddings(model):
+        embedding, *heads = _embedding_names(model)
+        if saved & {embedding, *heads}:
+            saved = (saved - set(heads)) | {embedding}  # peft ties the head to it
+    return saved
+
+
+def _embedding_names(model: Any) -> list[str]:
+    """Last names of the input embedding and, where there is one, the output head."""
+    layers = (model.get_input_embeddings(), model.get_output_embeddings())
+    paths = {id(layer): path for path, layer in model.named_modules()}
+    return [_last(paths[id(layer)]) for layer in layers if layer is not None]
+
+
+def _has_tied_embeddings(model: Any) -> bool:
+    head = model.get_output_embeddings()
+    return head is not None and head.weight is model.get_input_embeddings().weight
+
+
+def _require_trainable(model: Any) -> None:
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise UserError("the adapter has nothing to train: name its layers in lora_target_modules")
+
+
+def _refuse_unknown(key: str, unknown: list[str], possible: set[str]) -> None:
+    problems = []
+    for name in unknown:
+        near = difflib.get_close_matches(name, sorted(possible), n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        problems.append(
+            Problem(
+                f"the model has no module named {name!r}",
+                key,
+                fix=f"{hint}it has {', '.join(sorted(possible))}",
+            )
+        )
+    if problems:
+        raise UserError(*problems)
+
+
+def _is_adaptable(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Linear | nn.Embedding | Conv1D)
+
+
+def _matches(name: str, path: str) -> bool:
+    """Whether peft would take the module at ``path`` for ``name``."""
+    return path == name or path.endswith(f".{name}")
+
+
+def _last(path: str) -> str:
+    return path.rpartition(".")[2]

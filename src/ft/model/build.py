@@ -1,0 +1,186 @@
+"""ModelSpec + PrecisionSpec + AdapterSpec -> one ``LoadedModel``, for training or for use."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from ft.model.adapter import (
+    ADAPTER_CONFIG,
+    Origin,
+    add_adapter,
+    load_adapter,
+    read_adapter_config,
+)
+from ft.model.attention import Attention, choose_attention, read_attention_traits
+from ft.model.base import BaseModel, dequantize, fit_vocabulary, load_base, load_config
+from ft.model.hardware import Hardware
+from ft.model.loaded import LoadedModel
+from ft.model.precision import Precision
+from ft.model.tokenizer import LoadedTokenizer, load_saved_tokenizer, load_tokenizer
+from ft.runtime.errors import Problem, UserError
+from ft.spec.runspec import AdapterSpec, ModelSpec
+
+BaseForm = Literal["trained", "dequantized", "plain"]
+"""A finished run's base: as it was trained on; that in plain weights; the unquantized original."""
+
+
+def build_model(  # noqa: PLR0913  # the one door: each argument is a decision made outside
+    model: ModelSpec,
+    adapter: AdapterSpec,
+    precision: Precision,
+    attention: Attention | None,
+    tokenizer: LoadedTokenizer,
+    *,
+    hardware: Hardware,
+    seed: int,
+    gradient_checkpointing: bool = False,
+) -> LoadedModel:
+    """The model that a run trains, in training mode.
+
+    Args:
+        model: The base.
+        adapter: What is put on it; no adapter means that everything is trained.
+        precision: From ``choose_precision``.
+        attention: From ``choose_attention``; None chooses for ``model.attn_implementation``.
+        tokenizer: From ``load_tokenizer``; the base gets rows for its tokens.
+        hardware: From ``probe_hardware``.
+        seed: Of the adapter's first weights.
+        gradient_checkpointing: Recompute every layer in the backward pass.
+
+    Raises:
+        UserError: the base cannot be read, or the specs do not fit it.
+    """
+    model = _with_bits_of(model, adapter)
+    attention = attention or _choose_attention(model, precision, hardware)
+    torch.set_float32_matmul_precision("high" if precision.tf32 else "highest")
+    base = load_base(model, precision, hardware=hardware, attention=attention.implementation)
+    notes = [*precision.notes, *tokenizer.notes, *base.notes]
+    num_added = fit_vocabulary(base.model, len(tokenizer.tokenizer))
+    if num_added > len(tokenizer.new_token_ids):
+        notes.append(f"the embeddings had no row for {num_added} tokens: added, and trained")
+    settle_generation(base.model, tokenizer.tokenizer)
+    base.model.config.use_cache = False
+    trained: Any = base.model
+    if adapter.adapter is not None:
+        trained, adapter_notes = add_adapter(
+            base.model,
+            adapter,
+            origin=Origin(model.base_model, base.revision or model.revision_of_model),
+            seed=seed,
+            dtype=precision.trainable_dtype,
+            has_new_tokens=bool(num_added or tokenizer.new_token_ids),
+        )
+        notes += adapter_notes
+    if gradient_checkpointing:  # after peft, which would otherwise hook the embeddings for it
+        base.model.gradient_checkpointing_enable({"use_reentrant": False})
+    trained.train()
+    return LoadedModel(trained, tokenizer, precision, attention, hardware, base.revision, notes)
+
+
+def load_trained(
+    run_folder: Path,
+    model: ModelSpec,
+    adapter: AdapterSpec,
+    precision: Precision,
+    *,
+    hardware: Hardware,
+    form: BaseForm = "trained",
+) -> LoadedModel:
+    """A finished run's model, frozen, in evaluation mode, with sdpa attention.
+
+    Args:
+        run_folder: Holds the adapter, or the whole model, and the tokenizer.
+        model: The base, as the run named it; the revision that the adapter records is used.
+        adapter: As the run had it.
+        precision: As the run had it.
+        hardware: What it will run on.
+        form: Which form of the base the adapter is put on.
+
+    Raises:
+        UserError: the folder holds no trained model, or one that does not fit.
+    """
+    tokenizer = _tokenizer_of_run(run_folder, model)
+    has_adapter = (run_folder / ADAPTER_CONFIG).is_file()
+    base = _base_of_run(run_folder, _with_bits_of(model, adapter), precision, hardware, form)
+    trained: Any = base.model
+    if has_adapter:
+        fit_vocabulary(base.model, len(tokenizer.tokenizer))
+        trained = load_adapter(base.model, run_folder)
+    settle_generation(base.model, tokenizer.tokenizer)
+    trained.requires_grad_(False)
+    trained.eval()
+    attention = Attention(base.model.config._attn_implementation, False, "for inference")
+    notes = list(base.notes)
+    return LoadedModel(trained, tokenizer, precision, attention, hardware, base.revision, notes)
+
+
+def settle_generation(model: Any, tokenizer: Any) -> None:
+    """Makes generation stop at the tokenizer's end token, and pad with its pad token.
+
+    The base's other end tokens stay. A config that names sampling values without sampling could not
+    be saved; it means sampling.
+    """
+    config = model.generation_config
+    ends = config.eos_token_id if config.eos_token_id is not None else []
+    ends = ends if isinstance(ends, list) else [ends]
+    if tokenizer.eos_token_id not in ends:
+        ends = [tokenizer.eos_token_id, *ends]
+    config.eos_token_id = ends[0] if len(ends) == 1 else ends
+    config.pad_token_id = tokenizer.pad_token_id
+    neutral = {"temperature": (None, 1.0), "top_p": (None, 1.0), "top_k": (None, 50)}
+    if any(getattr(config, name, None) not in values for name, values in neutral.items()):
+        config.do_sample = True
+
+
+def _with_bits_of(model: ModelSpec, adapter: AdapterSpec) -> ModelSpec:
+    """The spec with its bits settled: qlora means 4; without an adapter few bits cannot be trained."""
+    if adapter.adapter == "qlora" and not model.load_in_8bit:
+        return model.model_copy(update={"load_in_4bit": True})
+    if adapter.adapter is None and (model.load_in_4bit or model.load_in_8bit):
+        raise UserError(
+            Problem(
+                "weights of 4 or 8 bits cannot be trained themselves",
+                "load_in_4bit" if model.load_in_4bit else "load_in_8bit",
+                fix="set adapter: qlora, or switch it off for full fine-tuning",
+            )
+        )
+    return model
+
+
+def _choose_attention(model: ModelSpec, precision: Precision, hardware: Hardware) -> Attention:
+    traits = read_attention_traits(load_config(model))
+    return choose_attention(model.attn_implementation, hardware, traits, compute=precision.compute)
+
+
+def _tokenizer_of_run(run_folder: Path, model: ModelSpec) -> LoadedTokenizer:
+    if (run_folder / "tokenizer_config.json").is_file():
+        return load_saved_tokenizer(run_folder)
+    return load_tokenizer(model)
+
+
+def _base_of_run(
+    run_folder: Path, model: ModelSpec, precision: Precision, hardware: Hardware, form: BaseForm
+) -> BaseModel:
+    if not (run_folder / ADAPTER_CONFIG).is_file():
+        if not (run_folder / "config.json").is_file():
+            raise UserError(
+                Problem(
+                    "holds no trained model: neither adapter_config.json nor config.json",
+                    str(run_folder),
+                    fix="let the run finish: `ft train` with its config resumes it",
+                )
+            )
+        whole = ModelSpec.model_validate({"base_model": str(run_folder.absolute())})
+        return load_base(whole, precision, hardware=hardware)
+    recorded = read_adapter_config(run_folder).get("revision")
+    if recorded:
+        model = model.model_copy(update={"revision_of_model": recorded})
+    base = load_base(model, precision, hardware=hardware, is_quantized=form != "plain")
+    if form == "dequantized":
+        plain = dequantize(base.model, precision.weights_dtype)
+        return dataclasses.replace(base, model=plain)
+    return base

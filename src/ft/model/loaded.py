@@ -1,0 +1,168 @@
+"""``LoadedModel``: a model, its tokenizer and all that was decided about them."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+import ft.model.patches  # noqa: F401  # first: peft imports bitsandbytes
+from ft.model.attention import Attention
+from ft.model.hardware import Hardware
+from ft.model.hub import explained
+from ft.model.precision import Precision
+from ft.model.tokenizer import LoadedTokenizer
+from ft.runtime.errors import Problem, UserError
+
+# isort: split
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+
+from ft.model.adapter import ADAPTER_WEIGHTS
+
+
+@dataclass
+class LoadedModel:
+    """What is trained, asked or merged."""
+
+    model: Any
+    """A PeftModel (base + adapter) or transformers' model (full fine-tuning)."""
+    tokenizer: LoadedTokenizer
+    precision: Precision
+    attention: Attention
+    hardware: Hardware
+    base_revision: str | None = None
+    """The hub's commit of the base; None for a local folder."""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether the base is frozen under an adapter."""
+        return isinstance(self.model, PeftModel)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+        device = next(self.model.parameters()).device
+        assert isinstance(device, torch.device)
+        return device
+
+    @property
+    def num_parameters(self) -> int:
+        """All parameters, tied ones once, 4-bit ones as what they stand for."""
+        return sum(_num_weights(parameter) for parameter in self.model.parameters())
+
+    @property
+    def num_trainable(self) -> int:
+        """Parameters that the optimizer steps."""
+        return sum(parameter.numel() for _, parameter in self.trainable_parameters())
+
+    def trainable_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """Names and tensors that the optimizer steps; a tied one once."""
+        return [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context that forward passes run in."""
+        if self.precision.autocast == "no":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.precision.compute_dtype)
+
+    @contextmanager
+    def inference(self) -> Iterator[Any]:
+        """The model in evaluation mode, with a cache and an attention that takes padded batches.
+
+        Everything is as before when the block ends. Yields the model.
+        """
+        base = self.model.get_base_model() if self.has_adapter else self.model
+        was_training, used_cache = self.model.training, base.config.use_cache
+        implementation = base.config._attn_implementation
+        self.model.eval()
+        base.config.use_cache = True
+        if self.attention.is_varlen:
+            base.set_attn_implementation("sdpa")
+        try:
+            with torch.no_grad(), self.autocast():
+                yield self.model
+        finally:
+            if self.attention.is_varlen:
+                base.set_attn_implementation(implementation)
+            base.config.use_cache = used_cache
+            self.model.train(was_training)
+
+    @contextmanager
+    def without_adapter(self) -> Iterator[Any]:
+        """The base's own answers, for the length of the block. Yields the model.
+
+        Raises:
+            UserError: the model was trained whole, so there is no base left to ask.
+        """
+        if not self.has_adapter:
+            raise UserError("a full fine-tune holds no base beside itself: load the base instead")
+        trained = {n: p.requires_grad for n, p in self.model.named_parameters()}
+        with self.model.disable_adapter():
+            yield self.model
+        for name, parameter in self.model.named_parameters():  # peft switches all of them on
+            parameter.requires_grad_(trained[name])
+
+    def save_weights(self, folder: Path) -> None:
+        """Writes what was trained: PEFT's two files, or the whole model's own files.
+
+        Writes nothing else, no README, no tokenizer; the caller stages the folder.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        if not self.has_adapter:
+            self.model.save_pretrained(folder)
+            return
+        state = get_peft_model_state_dict(self.model, save_embedding_layers=False)
+        separate = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+        save_file(separate, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+        config = copy.copy(self.model.active_peft_config)
+        config.inference_mode = True
+        config.save_pretrained(str(folder))
+
+    def load_weights(self, folder: Path) -> None:
+        """Restores, bit for bit, what ``save_weights`` wrote.
+
+        Raises:
+            UserError: the folder's weights are missing, or another model's.
+        """
+        if self.has_adapter:
+            with explained(str(folder), "adapter"):
+                state = load_file(folder / ADAPTER_WEIGHTS)
+            expected = get_peft_model_state_dict(self.model, save_embedding_layers=False)
+            _require_same_tensors(state, expected, folder)
+            set_peft_model_state_dict(self.model, state)
+            return
+        with explained(str(folder), "model"):
+            saved = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=self.model.dtype, use_safetensors=True, trust_remote_code=False
+            )
+        state = saved.state_dict()
+        _require_same_tensors(state, self.model.state_dict(), folder)
+        self.model.load_state_dict(state)
+
+
+def _require_same_tensors(state: dict[str, Any], expected: dict[str, Any], folder: Path) -> None:
+    odd = sorted(set(state) ^ set(expected))
+    odd += sorted(k for k in set(state) & set(expected) if state[k].shape != expected[k].shape)
+    if odd:
+        raise UserError(
+            Problem(
+                f"{len(odd)} tensors do not fit this model: {odd[0]}",
+                str(folder),
+                fix="load it with the settings that it was saved with",
+            )
+        )
+
+
+def _num_weights(parameter: nn.Parameter) -> int:
+    quant_state = getattr(parameter, "quant_state", None)
+    return math.prod(quant_state.shape) if quant_state is not None else parameter.numel()
