@@ -143,7 +143,7 @@ class TestMistakes:
         ("text", "what"),
         [
             ("", "empty"),
-            ("- a\n- b\n", "got a sequence"),
+            ("- a\n- b\n", "got a list"),
             ("base_model: x\nbase_model: y\n", "duplicate key 'base_model', first given in line 1"),
             ("base_model:\tx\n\tlearning_rate: 1\n", "not valid YAML"),
             ("base_model: [x\n", "not valid YAML"),

@@ -49,21 +49,25 @@ def train(
     Any key of the YAML is an option: --lora-r 16, --datasets.0.path data.jsonl.
     The same command again resumes an unfinished run.
     """
-    from ft.cli.display import duration, run_display  # noqa: PLC0415
+    from ft.cli.display import duration, run_display
 
     loaded = _load(config, context.args)
     quiet_libraries()
-    from ft.train.run import train as train_run  # noqa: PLC0415
+    from ft.train.run import train as train_run
 
     with run_display() as display:
         outcome = train_run(loaded, overwrite=overwrite, on_event=display)
     out = _short(outcome.run.path)
     if outcome.was_finished_before:
-        say(f"{out} is finished already ({outcome.summary['num_steps']} steps); --overwrite trains anew")
+        num_steps = outcome.summary["num_steps"]
+        say(f"{out} is finished already ({num_steps} steps); --overwrite trains anew")
     else:
         say(f"done in {duration(outcome.summary['total_time_s'])}: {out}")
     is_adapter = loaded.spec.adapter.adapter is not None
-    say(f'next: ft infer {out} --prompt "..."   ft eval {out}' + (f"   ft merge {out}" if is_adapter else ""))
+    say(
+        f'next: ft infer {out} --prompt "..."   ft eval {out}'
+        + (f"   ft merge {out}" if is_adapter else "")
+    )
 
 
 @app.command(context_settings=_TAKES_OVERRIDES)
@@ -72,7 +76,7 @@ def validate(context: typer.Context, config: Config) -> None:
 
     Takes the same overrides as train; loads no model.
     """
-    from ft.cli.overview import overview  # noqa: PLC0415
+    from ft.cli.overview import overview
 
     for line in overview(_load(config, context.args).spec):
         say(line)
@@ -94,8 +98,8 @@ def merge(
     directory = RunDirectory(run)
     directory.read_run()
     quiet_libraries()
-    from ft.cli.display import run_display  # noqa: PLC0415
-    from ft.ship.merged import merge_run  # noqa: PLC0415
+    from ft.cli.display import run_display
+    from ft.ship.merged import merge_run
 
     with directory.claimed(), run_display() as display:
         lines = merge_run(directory, onto=onto, on_event=display)
@@ -105,16 +109,14 @@ def merge(
 
 
 @app.command()
-def infer(
+def infer(  # noqa: PLR0913 - an argument for each option
     run: AnyRun = None,
     prompt: Annotated[str | None, typer.Option(help="Text for the layout's question.")] = None,
     field: Annotated[
         list[str] | None, typer.Option(help="Another field: --field context='CREATE TABLE ...'")
     ] = None,
     record: Annotated[str | None, typer.Option(help="All fields as one JSON object.")] = None,
-    input: Annotated[  # noqa: A002 - the option's name
-        Path | None, typer.Option(help="JSON lines, one record each.")
-    ] = None,
+    input: Annotated[Path | None, typer.Option(help="JSON lines, one record each.")] = None,
     output: Annotated[Path | None, typer.Option(help="Where the answers to --input go.")] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Ask and answer until Ctrl-D.")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="The prompt as it stands, no layout.")] = False,
@@ -134,7 +136,7 @@ def infer(
 
     ft infer out/ --prompt "How many heads are older than 56?" --field context="CREATE TABLE ..."
     """
-    from ft.cli.asking import Question, ask  # noqa: PLC0415
+    from ft.cli.asking import Question, ask
 
     question = Question(
         prompt=prompt, fields=tuple(field or ()), record=record, input=input, output=output,
@@ -143,8 +145,8 @@ def infer(
     question.check()
     folder = run or _newest_run()
     quiet_libraries()
-    from ft.evaluate.answer import open_answerer  # noqa: PLC0415
-    from ft.evaluate.generate import Sampling  # noqa: PLC0415
+    from ft.evaluate.answer import open_answerer
+    from ft.evaluate.generate import Sampling
 
     sampling = Sampling(max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed)
     answerer = open_answerer(folder, is_base=base, trusts_code=trust_remote_code)
@@ -163,9 +165,9 @@ def evaluate(
     """Held-out loss and exact match, base beside tuned: ft eval out/"""
     folder = run or _newest_run()
     quiet_libraries()
-    from ft.cli.display import run_display  # noqa: PLC0415
-    from ft.cli.overview import comparison  # noqa: PLC0415
-    from ft.evaluate.compare import compare_with_base  # noqa: PLC0415
+    from ft.cli.display import run_display
+    from ft.cli.overview import comparison
+    from ft.evaluate.compare import compare_with_base
 
     directory = RunDirectory(folder)
     with run_display() as display:
@@ -206,8 +208,8 @@ for _name in _NOT_BUILT_YET:
 
 def _load(config: Path, arguments: list[str]) -> Any:
     """The spec, once everything is checked that can be without loading a model."""
-    from ft.cli.preflight import check_inputs  # noqa: PLC0415
-    from ft.spec import load_spec  # noqa: PLC0415
+    from ft.cli.preflight import check_inputs
+    from ft.spec import load_spec
 
     loaded = load_spec(config, arguments)
     check_inputs(loaded)

@@ -34,7 +34,12 @@ class Question:
         Raises:
             UserError: nothing is asked, two things are, or what is asked can't be read.
         """
-        given = [self.prompt is not None, self.record is not None, self.input is not None, self.is_chat]
+        given = [
+            self.prompt is not None,
+            self.record is not None,
+            self.input is not None,
+            self.is_chat,
+        ]
         if sum(given) != 1:
             raise UserError(
                 Problem(
@@ -93,7 +98,11 @@ def _print_answer(
 
 
 def _ask_file(
-    answerer: Answerer, source: Path, target: Path | None, fields: dict[str, Any], sampling: Sampling
+    answerer: Answerer,
+    source: Path,
+    target: Path | None,
+    fields: dict[str, Any],
+    sampling: Sampling,
 ) -> None:
     """One JSON line an answer: the record with ``answer`` added under a name of its own."""
     out = target.open("w", encoding="utf-8") if target else sys.stdout

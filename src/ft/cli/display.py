@@ -52,7 +52,7 @@ class _Display:
             self.show(event)
         except OSError:  # `ft train ... | head -1`: the run goes on without an audience
             self.is_broken = True
-            self.console.file = _Nowhere()
+            self.console.quiet = True
 
     def show(self, event: Event) -> None:
         """Shows one event; may fail where the output is gone."""
@@ -136,16 +136,6 @@ class _LiveDisplay(_Display):
                     total=event["num_steps"],
                 )
             super().show(event)
-
-
-class _Nowhere:
-    """A text stream that takes everything."""
-
-    def write(self, text: str) -> int:
-        return len(text)
-
-    def flush(self) -> None:
-        pass
 
 
 # -- sentences --------------------------------------------------------------------------------

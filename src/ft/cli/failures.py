@@ -31,7 +31,9 @@ def report_failure(error: BaseException, *, shows_traceback: bool) -> int:
         return known.exit_code
     if not shows_traceback:
         traceback.print_exception(error)
-    _print([Problem("this is a fault of ft, not of your input", fix="please report the lines above")])
+    _print(
+        [Problem("this is a fault of ft, not of your input", fix="please report the lines above")]
+    )
     return 1
 
 

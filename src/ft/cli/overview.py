@@ -20,7 +20,9 @@ def overview(spec: RunSpec) -> list[str]:
         else "all parameters"
     )
     per_step = training.micro_batch_size * training.gradient_accumulation_steps
-    length = f"{training.max_steps} steps" if training.max_steps else f"{training.num_epochs:g} epochs"
+    length = (
+        f"{training.max_steps} steps" if training.max_steps else f"{training.num_epochs:g} epochs"
+    )
     sets = [
         f"{entry.path} as {entry.type if isinstance(entry.type, str) else 'a mapping'}"
         for entry in data.datasets

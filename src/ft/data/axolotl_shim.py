@@ -87,9 +87,7 @@ class AlpacaPrompter(Prompter):
         output: str | None = None,
     ) -> Iterator[str]:
         """Yields the prompt, with the output behind it if one is given."""
-        style = styles.PromptStyle(
-            self.system_format, self.turn_format, self.turn_no_input_format
-        )
+        style = styles.PromptStyle(self.system_format, self.turn_format, self.turn_no_input_format)
         system = self.system_prompt if input else self.system_no_input_prompt
         yield style.render(system, instruction, input or "") + (output or "")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ft.data.segments import RecordError, Rendered
-from ft.spec.runspec import DataSpec, DatasetSpec
+from ft.spec.runspec import DataSpec
 
 Fields = Mapping[str, Any]
 
@@ -81,12 +81,16 @@ def text_field(record: Fields, name: str) -> str:
         RecordError: It is missing, null, or no text.
     """
     if name not in record:
-        raise RecordError(f"missing field {name!r}", f"the record has {', '.join(map(str, record))}")
+        raise RecordError(
+            f"missing field {name!r}", f"the record has {', '.join(map(str, record))}"
+        )
     value = record[name]
     if value is None:
         raise RecordError(f"field {name!r} is null")
     if not isinstance(value, str):
-        raise RecordError(f"field {name!r} is no text", f"got {type(value).__name__}: {value!r}"[:200])
+        raise RecordError(
+            f"field {name!r} is no text", f"got {type(value).__name__}: {value!r}"[:200]
+        )
     return value
 
 
@@ -97,7 +101,3 @@ def optional_text_field(record: Fields, name: str) -> str:
         RecordError: It is there, and no text.
     """
     return "" if record.get(name) is None else text_field(record, name)
-
-
-def nothing_to_check(spec: DatasetSpec) -> None:
-    """The check of layouts that no option can break."""

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ft.data import styles
+from ft.data.chat import chat_layout
 from ft.data.layout import (
     Fields,
     LayoutFields,
@@ -133,10 +134,9 @@ def _without_padding(tokens: Tokens, mask: list[int]) -> Tokens:
 
 @dataclass(frozen=True)
 class BuiltIn:
-    """A registered layout: how it is made, and what of its options can be wrong beforehand."""
+    """A registered layout: how it is made for a data set."""
 
     build: Callable[[DatasetSpec, StrategyOptions, PreTrainedTokenizerBase], Strategy]
-    trains_end: bool = True
 
 
 def pair(fields: LayoutFields, prompt: Part, response: Part) -> BuiltIn:
@@ -239,7 +239,10 @@ _CONTEXT_QA = pair(
 LAYOUTS: dict[str, BuiltIn] = {
     "alpaca": pair(
         LayoutFields(
-            prompt=("instruction",), response=("output",), optional=("input",), default="instruction"
+            prompt=("instruction",),
+            response=("output",),
+            optional=("input",),
+            default="instruction",
         ),
         _alpaca_prompt,
         _text("output"),
@@ -260,6 +263,12 @@ LAYOUTS: dict[str, BuiltIn] = {
         partial(_context_prompt, question="unanswerable_question"),
         lambda record: _NO_ANSWER,
     ),
-    "completion": BuiltIn(_completion, trains_end=False),
+    "completion": BuiltIn(_completion),
+    "chat_template": BuiltIn(chat_layout),
 }
-"""Name -> layout; `NAME.load` is the same as `NAME`. Chat templates are registered by chat.py."""
+"""Name -> layout; `NAME.load` is the same as `NAME`."""
+
+
+def built_in(type_name: str) -> BuiltIn | None:
+    """The layout of that name, if there is one."""
+    return LAYOUTS.get(type_name) or LAYOUTS.get(type_name.removesuffix(".load"))

@@ -1,8 +1,8 @@
 """Users' own strategies: Python files, found, checked without running them, and loaded.
 
-    def segments(record): ...            our own: a list of `Segment`s
-    def load(tokenizer, cfg): ...        axolotl's: an object with `tokenize_prompt`
-    def load(tokenizer, cfg, ds_cfg): ...
+def segments(record): ...            our own: a list of `Segment`s
+def load(tokenizer, cfg): ...        axolotl's: an object with `tokenize_prompt`
+def load(tokenizer, cfg, ds_cfg): ...
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ import inspect
 import linecache
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ft.data import axolotl_shim
+from ft.data.layouts import LAYOUTS
 from ft.runtime.errors import Problem, UserError
 
 OWN_FUNCTION = "segments"
@@ -112,7 +113,9 @@ def find_source(type_name: str, base_dir: Path) -> StrategySource:
 
 def is_file_name(type_name: str) -> bool:
     """Whether `type:` names a file, whatever the built-in layouts are called."""
-    return type_name.startswith(("./", "../", "/", "~")) or _split_file(type_name)[0].endswith(".py")
+    return type_name.startswith(("./", "../", "/", "~")) or _split_file(type_name)[0].endswith(
+        ".py"
+    )
 
 
 def load(source: StrategySource) -> Callable[..., Any]:
@@ -170,12 +173,10 @@ def _folders(base_dir: Path, *further: Path) -> list[Path]:
 
 
 def _not_found(type_name: str, paths: list[Path]) -> UserError:
-    from ft.data.strategy import built_in_names
-
     folders = list(dict.fromkeys(path.parent for path in paths))
     files = {file.stem for folder in folders if folder.is_dir() for file in folder.glob("*.py")}
     wanted = Path(_split_file(type_name)[0]).stem if is_file_name(type_name) else type_name
-    known = [*built_in_names(), *sorted(files)]
+    known = [*LAYOUTS, *sorted(files)]
     nearest = difflib.get_close_matches(wanted, known, n=3)
     looked = "\n".join(f"  {path}" for path in dict.fromkeys(paths))
     return UserError(
@@ -183,7 +184,7 @@ def _not_found(type_name: str, paths: list[Path]) -> UserError:
             f"no prompt strategy {type_name!r}",
             fix=f"looked for\n{looked}"
             + (f"\nnearest: {', '.join(nearest)}" if nearest else "")
-            + f"\nbuilt in: {', '.join(built_in_names())}",
+            + f"\nbuilt in: {', '.join(LAYOUTS)}",
         )
     )
 
@@ -235,8 +236,3 @@ def _importable_from(folder: Path) -> Iterator[None]:
         yield
     finally:
         sys.path.remove(entry)
-
-
-def as_mapping(value: Any) -> Mapping[str, Any] | None:
-    """`value` if it is a mapping of columns, as `tokenize_prompt` returns it."""
-    return value if isinstance(value, Mapping) else None

@@ -48,9 +48,7 @@ CHAT = PromptStyle(
 )
 CHATML = PromptStyle(
     system_format="<|im_start|>system\n{system}<|im_end|>\n",
-    turn_format=(
-        "<|im_start|>user\n{instruction}\n{input}<|im_end|>\n<|im_start|>assistant\n"
-    ),
+    turn_format=("<|im_start|>user\n{instruction}\n{input}<|im_end|>\n<|im_start|>assistant\n"),
     turn_no_input_format="<|im_start|>user\n{instruction}<|im_end|>\n<|im_start|>assistant\n",
 )
 PHI = PromptStyle(

@@ -1,4 +1,4 @@
-"""Token generation: greedy unless asked otherwise, stopping at the token that was trained as the end."""
+"""Token generation: greedy unless asked otherwise, stopping at the end token that was trained."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 Metric = Callable[[str, str], float]
 
-_QUOTES = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "`": "'", '"': "'"})
+_QUOTES = str.maketrans(dict.fromkeys('\u201c\u201d\u2018\u2019`"', "'"))
 _SPACE = re.compile(r"\s+")
 
 

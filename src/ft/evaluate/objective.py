@@ -13,8 +13,8 @@ from typing import Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from ft.data.batches import IGNORE_INDEX, Batch, Collate, TokenRow, flat_batch, padded_batch
 
@@ -57,7 +57,7 @@ class SupervisedTuning:
     def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
         """Cross-entropy summed over the batch's trained tokens: fp32 scalar."""
         logits = model(**batch.inputs, use_cache=False).logits  # [*, K, V]
-        return F.cross_entropy(
+        return cross_entropy(
             logits.float().flatten(0, -2),
             batch.targets.flatten(),
             ignore_index=IGNORE_INDEX,

@@ -5,7 +5,7 @@
     sdpa                torch's scaled dot product attention: everywhere, but padded
     eager               plain matrix products
 
-The first two take a flat batch: all records of a micro-batch in one row ``[1, T]``, ``position_ids``
+The first two take a flat batch: all records of a micro-batch in one row [1, T], ``position_ids``
 that start anew at each record, no attention mask, and the boundaries as ``cu_seq_lens_q``,
 ``cu_seq_lens_k`` (int32, ``[num_records + 1]``), ``max_length_q``, ``max_length_k`` (int) beside
 the other arguments of ``model(...)``. That is what ``is_varlen`` says.

@@ -137,7 +137,7 @@ def settle_generation(model: Any, tokenizer: Any) -> None:
 
 
 def _with_bits_of(model: ModelSpec, adapter: AdapterSpec) -> ModelSpec:
-    """The spec with its bits settled: qlora means 4; without an adapter few bits cannot be trained."""
+    """The spec with its bits settled: qlora means 4, and no adapter means none."""
     if adapter.adapter == "qlora" and not model.load_in_8bit:
         return model.model_copy(update={"load_in_4bit": True})
     if adapter.adapter is None and (model.load_in_4bit or model.load_in_8bit):

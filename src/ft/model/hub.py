@@ -10,7 +10,6 @@ from huggingface_hub.errors import (
     GatedRepoError,
     HFValidationError,
     LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -82,14 +81,9 @@ _KNOWN: tuple[tuple[type[Exception], str, str], ...] = (
         "check the name; for a private model `hf auth login`\n" + _LOCAL_FOLDER,
     ),
     (
-        OfflineModeIsEnabled,
-        "is not in the local cache, and the hub is switched off (HF_HUB_OFFLINE)",
-        "download it once with `hf download {name}` while online\n" + _LOCAL_FOLDER,
-    ),
-    (
         LocalEntryNotFoundError,
-        "is not in the local cache, and the hub cannot be reached",
-        "check the network, or download it once with `hf download {name}`\n" + _LOCAL_FOLDER,
+        "is not in the local cache, and the hub is out of reach: no network, or HF_HUB_OFFLINE",
+        "download it once with `hf download {name}` while online\n" + _LOCAL_FOLDER,
     ),
     (
         EntryNotFoundError,

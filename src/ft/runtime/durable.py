@@ -1,7 +1,8 @@
 """Files that are whole or not there: what is written survives a kill at any moment.
 
-A file or folder is written under a temporary name beside its place, flushed to the disk, and renamed;
-a rename within one folder is atomic. The order is fsync(files), fsync(folder), rename, fsync(parent).
+A file or folder is written under a temporary name beside its place, flushed to the disk, and
+renamed; a rename within one folder is atomic. The order is fsync(files), fsync(folder), rename,
+fsync(parent).
 """
 
 from __future__ import annotations

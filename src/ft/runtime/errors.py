@@ -65,7 +65,7 @@ class TrainingError(FtError):
     exit_code = 4
 
 
-class Interrupted(FtError):
+class Interrupted(FtError):  # noqa: N818 - a stop that was asked for is no error
     """A signal stopped the run after its checkpoint was written."""
 
     def __init__(self, signal_number: int, *problems: Problem | str) -> None:

@@ -80,10 +80,14 @@ class RunDirectory:
 
     def clear(self) -> None:
         """Removes what a former run left here, and nothing that ``ft`` did not make."""
-        own = (
-            self.resolved_spec, self.prompt_file, self.events, self.checkpoints, self.merged, self.evaluation,
-        )  # fmt: skip
-        for path in (*own, *self.path.glob("adapter_*"), *self.path.glob("model*.safetensors*")):
+        files = (self.resolved_spec, self.prompt_file, self.events, self.evaluation)
+        folders = (self.checkpoints, self.merged)
+        for path in (
+            *files,
+            *folders,
+            *self.path.glob("adapter_*"),
+            *self.path.glob("model*.safetensors*"),
+        ):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(
                 missing_ok=True
             )

@@ -1,0 +1,1 @@
+"""What leaves a run: the merged model."""

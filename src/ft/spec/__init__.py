@@ -3,8 +3,8 @@
 from ft.spec.load import LoadedSpec, dump_spec, load_spec, nearest
 from ft.spec.runspec import (
     AdapterSpec,
-    DataSpec,
     DatasetSpec,
+    DataSpec,
     EvaluationSpec,
     MappingLayout,
     ModelSpec,

@@ -1,10 +1,11 @@
 """What the keys of the dialect mean to `ft` today.
 
 Every key is in exactly one state:
-    works          it is a field of ``RunSpec`` (runspec.py), under its own name or an old one (RENAMED)
+    works          a field of ``RunSpec`` (runspec.py), under its own name or an old one (RENAMED)
     no effect      accepted, said once: it changes no result here (NO_EFFECT)
     not supported  an error that says what to use instead (NOT_SUPPORTED)
-Any other key is unknown, and an error. Null, and for an unsupported key also "off", mean the default.
+Any other key is unknown, and an error. Null means the default, and so does "off" for an unsupported
+key.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ NO_EFFECT: dict[str, str] = {
     "strict": "unknown keys are always an error",
     "dataset_prepared_path": "data is tokenized anew at every start, for now",
     "dataset_processes": "the tokenizer uses every core by itself",
-    "pad_to_sequence_len": "pad tokens change no result; records are padded to the longest beside them",
+    "pad_to_sequence_len": "pad tokens change no result; batches are only as wide as they must be",
     "remove_unused_columns": "columns that the strategy does not read never reach the model",
     "save_safetensors": "weights are always saved as safetensors",
     "resume_from_checkpoint": "the same command resumes by itself",
@@ -82,19 +83,17 @@ NO_EFFECT: dict[str, str] = {
     "hf_use_auth_token": "the token of `hf auth login` is used where one is needed",
     "use_tensorboard": _NO_TRACKER,
     **dict.fromkeys(
-        [f"wandb_{name}" for name in ("project", "entity", "name", "run_id", "watch", "log_model", "mode")],
+        ["wandb_project", "wandb_entity", "wandb_name", "wandb_run_id", "wandb_watch",
+         "wandb_log_model", "wandb_mode", "trackio_project_name", "trackio_run_name",
+         "trackio_space_id"],
         _NO_TRACKER,
     ),
-    **dict.fromkeys([f"trackio_{name}" for name in ("project_name", "run_name", "space_id")], _NO_TRACKER),
     **dict.fromkeys(
-        [f"liger_{name}" for name in ("rope", "rms_norm", "rms_norm_gated", "layer_norm", "glu_activation",
-                                      "swiglu", "fused_linear_cross_entropy", "cross_entropy")],
-        _OWN_KERNELS,
-    ),
-    **dict.fromkeys(["lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel"], _OWN_KERNELS),
-    **dict.fromkeys(
-        ["flash_attn_cross_entropy", "flash_attn_rms_norm", "flash_attn_fuse_qkv", "flash_attn_fuse_mlp",
-         "flash_optimum", "use_kernels", "cut_cross_entropy", "fused_attn_kernel"],
+        ["liger_rope", "liger_rms_norm", "liger_rms_norm_gated", "liger_layer_norm", "liger_swiglu",
+         "liger_glu_activation", "liger_cross_entropy", "liger_fused_linear_cross_entropy",
+         "lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "use_kernels", "fused_attn_kernel",
+         "flash_attn_cross_entropy", "flash_attn_rms_norm", "flash_attn_fuse_qkv",
+         "flash_attn_fuse_mlp", "flash_optimum", "cut_cross_entropy"],
         _OWN_KERNELS,
     ),
 }  # fmt: skip
@@ -103,7 +102,7 @@ _ONE_GPU = "one GPU today: remove it"
 _LATER = "not built yet; remove it"
 
 NOT_SUPPORTED: dict[str, str] = {
-    "sample_packing": "not built yet: set it to false; the results are the same, short records train slower",
+    "sample_packing": "not built yet: set it to false; the results are the same, only slower",
     "eval_sample_packing": "not built yet: set it to false",
     "group_by_length": "not built yet: set it to false",
     "deepspeed": _ONE_GPU,
@@ -121,7 +120,7 @@ NOT_SUPPORTED: dict[str, str] = {
     "unfrozen_parameters": "not built yet: train a LoRA adapter, or all parameters",
     "torch_compile": _LATER,
     "activation_offloading": "use gradient_checkpointing: true",
-    "plugins": "plugins run foreign code; what they switch on elsewhere is built in here or not supported",
+    "plugins": "plugins run foreign code: remove it",
     "gptq": "load a plain checkpoint with load_in_4bit or load_in_8bit",
     "gptq_groupsize": "load a plain checkpoint with load_in_4bit or load_in_8bit",
     "gptq_model_v1": "load a plain checkpoint with load_in_4bit or load_in_8bit",
@@ -184,7 +183,7 @@ NOT_SUPPORTED_IN_DATASETS: dict[str, str] = {
     "trust_remote_code": "loading scripts are never run; convert the set to JSON or Parquet",
 }
 
-_OFF = (None, False, 0, "", "none", "no", [], {}, ())
+_OFF: tuple[Any, ...] = (None, False, 0, "", "none", "no", [], {}, ())
 
 
 def is_off(value: Any) -> bool:

@@ -68,7 +68,7 @@ def read_document(path: Path) -> Document:
     """Reads a YAML file whose root is a mapping.
 
     Raises:
-        UserError: missing file, not UTF-8, broken YAML, duplicate keys, an empty file, another root.
+        UserError: no such file, not UTF-8, broken YAML, duplicate keys, an empty file, no mapping.
     """
     text = _read_text(path)
     lines = tuple(text.splitlines())
@@ -78,10 +78,11 @@ def read_document(path: Path) -> Document:
         if root is None:
             raise UserError(Problem("the file is empty", f"{path}:1:1", fix=_STARTING_POINT))
         if not isinstance(root, yaml.MappingNode):
+            kind = "a list" if isinstance(root, yaml.SequenceNode) else "a text"
             where = f"{path}:{root.start_mark.line + 1}:{root.start_mark.column + 1}"
             raise UserError(
                 Problem(
-                    f"expected `key: value` lines, got a {root.id}",
+                    f"expected `key: value` lines, got {kind}",
                     where,
                     lines[root.start_mark.line].strip() if lines else "",
                     _STARTING_POINT,
@@ -151,7 +152,7 @@ class _Walk:
             return self._mapping(node, key_path)
         if isinstance(node, yaml.SequenceNode):
             return [self.value_of(item, (*key_path, i)) for i, item in enumerate(node.value)]
-        return self.loader.construct_object(node)  # type: ignore[no-untyped-call]
+        return self.loader.construct_object(node)
 
     def _mapping(self, node: yaml.MappingNode, key_path: KeyPath) -> dict[str, Any]:
         self._find_duplicates(node)

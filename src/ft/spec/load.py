@@ -1,7 +1,7 @@
-"""YAML file + command-line overrides -> RunSpec, or every mistake in them at once.
+r"""YAML file + command-line overrides -> RunSpec, or every mistake in them at once.
 
 read_document -> overrides -> old names, states of keys -> contradictions -> pydantic -> RunSpec
-                                    \\__________ problems, with their places __________/
+                                    \__________ problems, with their places __________/
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from ft.runtime.errors import Problem, UserError
 from ft.spec import dialect
 from ft.spec.document import Document, KeyPath, parse_scalar, read_document
 from ft.spec.runspec import DatasetSpec, RunSpec, flat_keys, sections_of_keys
+
+_Tables = tuple[dict[str, dialect.Rename], dict[str, str], dict[str, str]]
+"""Old names, keys without effect, unsupported keys."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ class _Reading:
 
     def _assign(self, key_path: KeyPath, value: Any, option: str) -> None:
         target: Any = self.values
-        for part, following in zip(key_path[:-1], key_path[1:], strict=True):
+        for part, following in pairwise(key_path):
             if isinstance(part, int) and isinstance(target, list) and part == len(target):
                 target.append({})
             if isinstance(target, dict) and target.get(str(part)) is None and isinstance(part, str):
@@ -159,7 +163,7 @@ class _Reading:
         if not isinstance(entry, dict):
             return entry
         flat: dict[str, Any] = {}
-        tables = (dialect.RENAMED_IN_DATASETS, {}, dialect.NOT_SUPPORTED_IN_DATASETS)
+        tables: _Tables = (dialect.RENAMED_IN_DATASETS, {}, dialect.NOT_SUPPORTED_IN_DATASETS)
         for key, value in entry.items():
             self._key((*key_path, key), value, flat, dict(DatasetSpec.model_fields), tables)
         if isinstance(flat.get("type"), dict):
@@ -172,7 +176,7 @@ class _Reading:
         value: Any,
         flat: dict[str, Any],
         known: dict[str, Any],
-        tables: tuple[dict[str, dialect.Rename], dict[str, str], dict[str, str]],
+        tables: _Tables,
     ) -> None:
         renamed, no_effect, not_supported = tables
         key = str(key_path[-1])
@@ -201,7 +205,7 @@ class _Reading:
         self._merge(flat, key_path, rename.new, value_today)
 
     def _merge(self, flat: dict[str, Any], key_path: KeyPath, key: str, value: Any) -> None:
-        """Sets a key; two mappings (old message_field_* names) grow together, else it is a conflict."""
+        """Sets a key; two mappings (old message_field_* names) grow together, else they clash."""
         before = flat.get(key)
         if isinstance(before, dict) and isinstance(value, dict):
             flat[key] = {**before, **value}

@@ -12,7 +12,8 @@ what is used together and say where each part of the spec stops:
     |-- evaluation  how it is measured      -> ft.train, ft.evaluate
     `-- output      what is left behind     -> ft.train
 
-A field's description is the key's documentation. This file knows no YAML, no old names, no positions.
+A field's description is the key's documentation. This file knows no YAML, no old names and no
+positions.
 """
 
 from __future__ import annotations

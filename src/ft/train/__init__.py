@@ -1,0 +1,1 @@
+"""The loop and all that it needs: optimizers, checkpoints, signals; `ft train` is train.run."""

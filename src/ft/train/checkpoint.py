@@ -1,9 +1,9 @@
 """Checkpoints: whole or not there, checked when read, no pickle.
 
     checkpoints/step-000120/
-      adapter_model.safetensors ...   the trained weights, as LoadedModel.save_weights writes them
+      adapter_model.safetensors ...   the trained weights, by LoadedModel.save_weights
       optimizer.safetensors           every tensor of the optimizer's state
-      trainer_state.json              the rest: position in the data, schedule, scaler, best loss, ...
+      trainer_state.json              the rest: position, schedule, scaler, best loss, ...
       manifest.json                   size and sha256 of every file, written last
 
 A checkpoint is filled under a temporary name and renamed into place, so a folder called ``step-*``
@@ -106,7 +106,7 @@ class CheckpointFolder:
         return target
 
     def newest(self, on_broken: Callable[[Path, str], None]) -> Checkpoint | None:
-        """The newest checkpoint that is whole, or None; ``on_broken`` is told of each skipped one."""
+        """The newest whole checkpoint, or None; ``on_broken`` is told of each skipped one."""
         for path in reversed(self._all()):
             try:
                 return read_checkpoint(path)
@@ -119,7 +119,7 @@ class CheckpointFolder:
         return self.path / f"step-{step:06d}"
 
     def _all(self) -> list[Path]:
-        """By step: names sort as steps do; clocks and mtimes are not asked."""
+        """By step; clocks and mtimes are not asked."""
         return sorted(
             self.path.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-"))
         )

@@ -80,7 +80,7 @@ def identity_problems(run: RunDirectory, spec: RunSpec) -> list[Problem]:
     changed = [key for key in now if key not in FREE_KEYS and before.get(key) != now[key]]
     return [
         Problem(
-            f"{key} was {_short(before.get(key))} when this run began, now it is {_short(now[key])}",
+            f"{key} was {_short(before.get(key))} when this run began, now {_short(now[key])}",
             str(run.path),
             fix=_FIX if key == changed[-1] else "",
         )

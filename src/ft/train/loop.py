@@ -83,7 +83,7 @@ class StepResult:
 class TrainingLoop:
     """One run's parts, and the loop over them."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - every part of a run, each by its name
         self,
         *,
         accelerator: Accelerator,
@@ -174,7 +174,7 @@ class TrainingLoop:
         self._require_finite("loss", loss, records)
         grad_norm = self._clip()
         self._require_finite("gradient norm", grad_norm, records)
-        learning_rate = self.schedule.get_last_lr()[0]
+        learning_rate = float(self.schedule.get_last_lr()[0])
         was_skipped = self._update()
         elapsed_s = time.perf_counter() - started
         self.state.step += 1

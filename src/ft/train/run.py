@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from ft.data import PreparedData, StepPlan, prepare_data
+from ft.data.batches import StepPlan
+from ft.data.prepare import PreparedData, prepare_data
 from ft.evaluate.objective import SupervisedTuning
 from ft.model import (
     Hardware,
@@ -34,6 +35,7 @@ from ft.runtime import (
     describe_environment,
 )
 from ft.runtime.durable import staged_folder, write_json
+from ft.runtime.trust import trust_code
 from ft.spec import LoadedSpec, RunSpec, dump_spec
 from ft.train.cadence import checkpoint_cadence, evaluation_cadence
 from ft.train.checkpoint import CheckpointFolder, TrainerState
@@ -42,6 +44,7 @@ from ft.train.loop import LoopSettings, OnEvent, TrainingLoop
 from ft.train.optimizer import build_optimizer, build_schedule
 
 RUN_FORMAT = 1
+NUM_PROBES, PROBE_TOKENS = 8, 256
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,10 @@ def _train_in(run: RunDirectory, spec: RunSpec, loaded: LoadedSpec, teller: _Tel
         base_dir=loaded.path.parent,
         on_progress=teller.progress,
     )
-    teller.tell("data", **data.report.to_json())
+    for layout in data.layouts:
+        if layout.source is not None:
+            trust_code(layout.source.sha256)
+    teller.tell("data", summary=data.report.render(), **data.report.to_json())
     model = _load_model(spec, tokenizer, hardware, teller)
     identity = _identity(spec, loaded, data, model)
     _record_identity(run, spec, data, identity)
@@ -150,6 +156,7 @@ def _load_model(
         spec.model,
         spec.adapter,
         precision,
+        None,
         tokenizer,
         hardware=hardware,
         seed=spec.training.seed,
@@ -200,7 +207,7 @@ def _assemble(
         optimizer=optimizer,
         schedule=schedule,
         objective=SupervisedTuning.in_layout(
-            is_flat=model.attention.is_varlen, pad_token_id=model.tokenizer.pad_token_id
+            is_flat=model.attention.is_varlen, pad_token_id=model.tokenizer.tokenizer.pad_token_id
         ),
         train_rows=data.train,
         heldout_rows=data.heldout,
@@ -238,10 +245,17 @@ def _identity(
             "num_train_records": len(data.train),
             "num_heldout_records": len(data.heldout) if data.heldout is not None else 0,
         },
+        "probe_input_ids": _probes(data),
         "precision": model.precision.compute,
         "attention": model.attention.implementation,
         "environment": describe_environment() | {"hardware": model.hardware.name},
     }
+
+
+def _probes(data: PreparedData) -> list[list[int]]:
+    """A few records' token ids, for `ft merge` to compare the models on without the data."""
+    rows = data.heldout if data.heldout is not None and len(data.heldout) else data.train
+    return [rows[i].input_ids[:PROBE_TOKENS].tolist() for i in range(min(NUM_PROBES, len(rows)))]
 
 
 def _record_identity(
@@ -255,7 +269,7 @@ def _record_identity(
                 Problem(
                     "the data changed since this run began",
                     str(run.path),
-                    fix="restore the data, set another --output-dir, or start anew with --overwrite",
+                    fix="restore it, set another --output-dir, or start anew with --overwrite",
                 )
             )
     run.write_resolved_spec(dump_spec(spec))
@@ -303,18 +317,14 @@ def _finish(
         "total_time_s": round(total_time_s, 2),
     }
     if loop.accelerator.is_main_process:
-        _publish(run.path, [model.save_weights, _saver(model)])
+        _publish(run.path, [model.save_weights, model.tokenizer.tokenizer.save_pretrained])
         run.write_run({**identity, "finished": True, "result": result})
     loop.accelerator.wait_for_everyone()
     loop.events.append("finished", **result)
     return Outcome(run, result, was_finished_before=False)
 
 
-def _saver(model: LoadedModel) -> Callable[[Path], None]:
-    return lambda folder: model.tokenizer.save_pretrained(folder) and None
-
-
-def _publish(folder: Path, writers: list[Callable[[Path], None]]) -> None:
+def _publish(folder: Path, writers: list[Callable[[Path], Any]]) -> None:
     """Writes files aside, flushes them, and moves each into the folder."""
     with staged_folder(folder / "final") as staging:
         for write in writers:
@@ -330,7 +340,8 @@ def _out_of_memory(spec: RunSpec, error: Exception) -> MachineError:
     if training.micro_batch_size > 1:
         half = training.micro_batch_size // 2
         steps = training.gradient_accumulation_steps * training.micro_batch_size // half
-        fix = f"same results in less memory: --micro-batch-size {half} --gradient-accumulation-steps {steps}"
+        options = f"--micro-batch-size {half} --gradient-accumulation-steps {steps}"
+        fix = f"same results in less memory: {options}"
     elif not training.gradient_checkpointing:
         fix = "same results in less memory, about a third slower: --gradient-checkpointing true"
     elif spec.adapter.adapter is None:

@@ -1,0 +1,189 @@
+"""A run's data: every data set read, laid out, tokenized, shuffled and split, and accounted for.
+
+The order is axolotl's: read and lay out in order, shuffle all rows, leave out those that can't be
+used, hold out the tail.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ft.data.intake import Intake, IntakeOptions, Progress
+from ft.data.layout import StrategyOptions
+from ft.data.prompt import PromptLayout
+from ft.data.report import TOO_LONG, DataReport, DatasetReport, DropTally, count_drops
+from ft.data.tokenized import TokenizedSet, TokenStore, TokenStoreBuilder
+from ft.runtime.errors import Problem, UserError
+from ft.spec.runspec import DataSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """What a run trains on.
+
+    Attributes:
+        train: Examples to train on.
+        heldout: Examples to measure on, if any are held out.
+        layouts: The prompt layout of each of `datasets:`, each once.
+        report: What became of the records.
+    """
+
+    train: TokenizedSet
+    heldout: TokenizedSet | None
+    layouts: tuple[PromptLayout, ...]
+    report: DataReport
+
+
+def prepare_data(
+    spec: DataSpec,
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    seed: int,
+    base_dir: Path,
+    on_progress: Progress | None = None,
+) -> PreparedData:
+    """Reads and tokenizes a run's data sets.
+
+    Args:
+        spec: The run's data section.
+        tokenizer: The model's tokenizer.
+        seed: Of the shuffle.
+        base_dir: The YAML's folder: where files are that the working directory lacks.
+        on_progress: Called with what is done, how many records are through, and of how many.
+
+    Raises:
+        UserError: Files, layouts or splits are not there; or more records than `max_drop` allows
+            can't be used; or none are left to train on.
+    """
+    _check_heldout(spec)
+    options = IntakeOptions(
+        tokenizer, StrategyOptions.of(spec), spec.excess_length_strategy, on_progress
+    )
+    intakes = [Intake(each, base_dir, options) for each in spec.datasets]
+    tests = [Intake(each, base_dir, options, is_heldout=True) for each in spec.test_datasets]
+    store, test_store = _take_in(intakes), _take_in(tests)
+    reports = tuple(intake.report for intake in (*intakes, *tests))
+    _check_drops(reports, spec)
+    order = shuffled_order(len(store), seed if spec.shuffle_merged_datasets else None)
+    usable = TokenizedSet(store, order[store.lengths[order] > 0])
+    if tests:
+        test_order = np.flatnonzero(test_store.lengths)
+        train, heldout = usable, TokenizedSet(test_store, test_order)
+    else:
+        num_heldout = heldout_size(len(usable), spec.val_set_size)
+        num_train = max(len(usable) - num_heldout, 0)
+        train, heldout = usable[:num_train], usable[num_train:]
+    _check_sizes(train, heldout, reports, spec)
+    layouts = dict.fromkeys(_key(intake.layout) for intake in intakes if intake.layout is not None)
+    by_key = {_key(intake.layout): intake.layout for intake in intakes if intake.layout is not None}
+    return PreparedData(
+        train,
+        heldout if len(heldout) else None,
+        tuple(by_key[key] for key in layouts),
+        DataReport(reports, len(train), len(heldout)),
+    )
+
+
+def shuffled_order(num_rows: int, seed: int | None) -> np.typing.NDArray[np.int64]:
+    """The order of rows that `datasets.Dataset.shuffle(seed)` gives; source order without a seed."""
+    if seed is None:
+        return np.arange(num_rows)
+    return np.random.default_rng(seed).permutation(num_rows)
+
+
+def heldout_size(num_rows: int, val_set_size: float) -> int:
+    """Rows to hold out: a share of all, rounded up, or a number if over 1."""
+    return int(val_set_size) if val_set_size > 1 else math.ceil(val_set_size * num_rows)
+
+
+def _take_in(intakes: Sequence[Intake]) -> TokenStore:
+    builder = TokenStoreBuilder()
+    for intake in intakes:
+        intake.run(builder)
+    return builder.build()
+
+
+def _check_heldout(spec: DataSpec) -> None:
+    if spec.test_datasets and spec.val_set_size:
+        raise UserError(
+            Problem(
+                f"both test_datasets and val_set_size ({spec.val_set_size:g}) hold out records",
+                fix="set val_set_size: 0, or take test_datasets away",
+            )
+        )
+
+
+def _check_drops(reports: Sequence[DatasetReport], spec: DataSpec) -> None:
+    num_read = sum(report.num_read for report in reports)
+    num_lost = sum(report.num_dropped_silently for report in reports)
+    if not num_read or num_lost / num_read <= spec.max_drop:
+        return
+    share = num_lost / num_read
+    drops = {
+        reason: tally for reason, tally in count_drops(reports).items() if not tally.is_consented
+    }
+    lines = [line for reason, tally in drops.items() for line in _render_tally(reason, tally)]
+    raise UserError(
+        Problem(
+            f"{num_lost:,} of {num_read:,} records ({share:.1%}) can't be used; "
+            f"max_drop allows {spec.max_drop:.1%}",
+            fix="\n".join([*lines, *_remedies(drops, reports, share)]),
+        )
+    )
+
+
+def _render_tally(reason: str, tally: DropTally) -> list[str]:
+    lines = [f"{tally.count:,} {reason}"]
+    for drop in tally.examples:
+        lines.append(f"  {drop}")
+        if drop.record:
+            lines.append(f"    {drop.record}")
+    return lines
+
+
+def _remedies(
+    drops: dict[str, DropTally], reports: Sequence[DatasetReport], share: float
+) -> list[str]:
+    remedies = []
+    if TOO_LONG in drops:
+        longest = max(report.longest for report in reports)
+        remedies.append(
+            f"fix: raise sequence_len to {longest}, or set excess_length_strategy: drop (or truncate)"
+        )
+    if set(drops) - {TOO_LONG}:
+        remedies.append("fix: mend the records, or choose the type: that fits their fields")
+    allowed = math.ceil(share * 1000) / 1000
+    return [*remedies, f"to train without them all the same: max_drop: {min(allowed, 1.0):g}"]
+
+
+def _check_sizes(
+    train: TokenizedSet, heldout: TokenizedSet, reports: Sequence[DatasetReport], spec: DataSpec
+) -> None:
+    account = [line for report in reports for line in report.render()]
+    if spec.test_datasets and not len(heldout):
+        raise UserError(
+            Problem("no records in test_datasets to measure on", fix="\n".join(account))
+        )
+    if len(train):
+        return
+    num_usable = len(train) + (0 if spec.test_datasets else len(heldout))
+    if num_usable:
+        what = (
+            f"val_set_size {spec.val_set_size:g} holds out all of the {num_usable:,} rows "
+            "that can be used: none are left to train on"
+        )
+        raise UserError(Problem(what, fix="lower val_set_size"))
+    raise UserError(Problem("no records to train on", fix="\n".join(account)))
+
+
+def _key(layout: PromptLayout) -> str:
+    return repr(layout.to_json())

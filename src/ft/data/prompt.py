@@ -1,0 +1,277 @@
+"""The prompt layout that travels with a run, so that a model is asked exactly as it was trained.
+
+`PromptLayout` is what prompt.json holds. For a user's strategy file it carries the file's text; that
+text is run again only if the caller says that it may be.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from ft.data.chat import TOKENIZERS_OWN, template_text
+from ft.data.layout import Fields, LayoutFields, Strategy, StrategyOptions
+from ft.data.segments import IGNORE_INDEX, RecordError, Separate
+from ft.data.strategy import ResolvedStrategy, build_strategy
+from ft.data.strategy_file import StrategySource
+from ft.data.tokenize import ids_before_training, tokenize
+from ft.runtime.errors import Problem, UserError
+from ft.spec.runspec import DatasetSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+VERSION = 1
+NO_LIMIT = 1 << 30
+"""Tokens: a prompt of ours is asked whole, however long."""
+
+_LAYOUT_KEYS = {
+    "type",
+    "field",
+    "field_messages",
+    "field_system",
+    "message_property_mappings",
+    "roles",
+    "roles_to_train",
+    "train_on_eos",
+}
+_LIKELY_QUESTIONS = ("question", "instruction", "prompt", "input", "text", "query")
+
+
+@dataclass(frozen=True)
+class PromptLayout:
+    """How records of one data set are laid out.
+
+    Attributes:
+        spec: The keys of the `datasets:` entry that decide the layout.
+        fields: Fields by what they are for.
+        sequence_len: Of the run.
+        chat_template: The template's text, if the YAML named one; None = the tokenizer's own.
+        eot_tokens: Of the run.
+        source: The user's strategy file, if there is one.
+        is_trusted: The code of `source` may be run.
+    """
+
+    spec: DatasetSpec
+    fields: LayoutFields
+    sequence_len: int
+    chat_template: str | None = None
+    eot_tokens: tuple[str, ...] = ()
+    source: StrategySource | None = None
+    is_trusted: bool = True
+
+    @property
+    def prompt_fields(self) -> tuple[str, ...]:
+        """Fields that a prompt needs."""
+        return self.fields.prompt
+
+    @property
+    def response_fields(self) -> tuple[str, ...]:
+        """Fields that are trained."""
+        return self.fields.response
+
+    @property
+    def default_field(self) -> str | None:
+        """The field that the text of `--prompt` fills."""
+        return self.fields.default
+
+    @property
+    def response_prefix(self) -> str:
+        """Trained in front of the response; not part of the answer."""
+        return self.fields.response_prefix
+
+    def to_json(self) -> dict[str, Any]:
+        """What prompt.json holds."""
+        return {
+            "version": VERSION,
+            **self.spec.model_dump(mode="json", include=_LAYOUT_KEYS),
+            "prompt_fields": list(self.fields.prompt),
+            "response_fields": list(self.fields.response),
+            "optional_fields": list(self.fields.optional),
+            "default_field": self.fields.default,
+            "response_prefix": self.fields.response_prefix,
+            "sequence_len": self.sequence_len,
+            "chat_template": self.chat_template,
+            "eot_tokens": list(self.eot_tokens),
+            "source": None if self.source is None else asdict(self.source),
+        }
+
+    @classmethod
+    def from_json(
+        cls, data: Mapping[str, Any], allow_code: Callable[[str], bool] | None = None
+    ) -> PromptLayout:
+        """The layout that `to_json` wrote.
+
+        Args:
+            data: The object that prompt.json holds.
+            allow_code: Called with the sha256 of a user's strategy file: may its text be run?
+
+        Raises:
+            UserError: Another version wrote it, or it was changed by hand.
+        """
+        if data.get("version") != VERSION:
+            raise UserError(
+                Problem(f"prompt.json has version {data.get('version')!r}, this ft reads {VERSION}")
+            )
+        try:
+            layout = cls._parse(data)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(Problem(f"prompt.json is damaged: {error!r}"[:500])) from None
+        if layout.source is None:
+            return layout
+        sha256 = layout.source.sha256
+        return replace(layout, is_trusted=allow_code is not None and allow_code(sha256))
+
+    @classmethod
+    def _parse(cls, data: Mapping[str, Any]) -> PromptLayout:
+        keys = {key: data[key] for key in _LAYOUT_KEYS}
+        source = None if data["source"] is None else StrategySource(**data["source"])
+        if source is not None:
+            # The sum is what the caller decides by, so it has to be that of the text.
+            sha256 = hashlib.sha256(source.text.encode()).hexdigest()
+            source = replace(source, sha256=sha256)
+        return cls(
+            DatasetSpec.model_validate_json(json.dumps({"path": "-", **keys})),
+            LayoutFields(
+                prompt=tuple(data["prompt_fields"]),
+                response=tuple(data["response_fields"]),
+                optional=tuple(data["optional_fields"]),
+                default=data["default_field"],
+                response_prefix=data["response_prefix"],
+            ),
+            data["sequence_len"],
+            data["chat_template"],
+            tuple(data["eot_tokens"]),
+            source,
+        )
+
+    def encode_prompt(self, fields: Fields, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        """The ids that stood before the first trained token when such a record was trained.
+
+        Args:
+            fields: The prompt's fields; those of the response may be missing.
+            tokenizer: The model's tokenizer.
+
+        Raises:
+            UserError: A field is missing, or the strategy's code may not be run.
+        """
+        if missing := [name for name in self.fields.prompt if name not in fields]:
+            flags = " ".join(f"--field {name}=..." for name in missing)
+            raise UserError(
+                Problem(f"the prompt lacks {', '.join(map(repr, missing))}", fix=f"add {flags}")
+            )
+        blank = {**fields, **dict.fromkeys(self.fields.response, "")}
+        try:
+            rendered = self._strategy(tokenizer).render_prompt(blank)
+        except RecordError as error:
+            raise UserError(Problem(f"can't lay out the prompt: {error}")) from error
+        if isinstance(rendered, Separate):
+            rendered = replace(rendered, max_tokens=None, row_tokens=None)
+        return ids_before_training(tokenize([rendered], tokenizer)[0][0])
+
+    def _strategy(self, tokenizer: PreTrainedTokenizerBase) -> Strategy:
+        if self.source is not None and not self.is_trusted:
+            raise UserError(
+                Problem(
+                    f"the prompt is laid out by code that came with the model: {self.source.path}",
+                    fix=f"read it in prompt.json (sha256 {self.source.sha256}), "
+                    "then allow it with --trust-remote-code",
+                )
+            )
+        options = StrategyOptions(
+            sequence_len=self.sequence_len if self.source else NO_LIMIT,
+            chat_template=TOKENIZERS_OWN if self.chat_template is None else "jinja",
+            chat_template_jinja=self.chat_template,
+            eot_tokens=self.eot_tokens,
+        )
+        return build_strategy(self.spec, self.source, tokenizer, options)
+
+
+def prompt_layout(
+    spec: DatasetSpec,
+    resolved: ResolvedStrategy,
+    options: StrategyOptions,
+    tokenizer: PreTrainedTokenizerBase,
+    sample: Fields,
+) -> PromptLayout:
+    """The layout of a data set; fields that only a user's code knows are found by trying.
+
+    Args:
+        spec: The entry of `datasets:`.
+        resolved: Its strategy.
+        options: The keys beside `datasets:`.
+        tokenizer: The model's tokenizer.
+        sample: A record that the strategy can use.
+    """
+    fields = resolved.strategy.fields
+    if fields is None:
+        plain = replace(options, train_on_inputs=False)
+        strategy = build_strategy(spec, resolved.source, tokenizer, plain)
+        fields = probe_fields(strategy, sample, tokenizer)
+    return PromptLayout(
+        spec=spec.model_copy(update={"path": "-", "chat_template": None}),
+        fields=fields,
+        sequence_len=options.sequence_len,
+        chat_template=template_text(spec, options) if spec.type == "chat_template" else None,
+        eot_tokens=options.eot_tokens,
+        source=resolved.source,
+    )
+
+
+def probe_fields(
+    strategy: Strategy, sample: Fields, tokenizer: PreTrainedTokenizerBase
+) -> LayoutFields:
+    """Finds a strategy's fields: one after the other is changed, to see what changes with it."""
+    before = _prompt_and_trained(strategy, sample, tokenizer)
+    prompt, response = [], []
+    for name, value in sample.items():
+        after = _prompt_and_trained(strategy, {**sample, name: _changed(value)}, tokenizer)
+        if after is None or before is None or after == before:
+            continue
+        # A field that stands in both is asked for, so it belongs to the prompt.
+        (response if after[0] == before[0] else prompt).append(name)
+    likely = [name for name in _LIKELY_QUESTIONS if name in prompt]
+    return LayoutFields(
+        prompt=tuple(prompt),
+        response=tuple(response),
+        default=(likely or prompt[-1:] or [None])[0],
+        response_prefix=_response_prefix(strategy, sample, response),
+    )
+
+
+def _prompt_and_trained(
+    strategy: Strategy, record: Fields, tokenizer: PreTrainedTokenizerBase
+) -> tuple[list[int], list[int]] | None:
+    """Ids that are not trained, and ids that are; None if the strategy refuses the record."""
+    try:
+        rows = tokenize([strategy.render(record)], tokenizer)[0]
+    except RecordError:
+        return None
+    pairs = [pair for row in rows for pair in zip(row.input_ids, row.labels, strict=True)]
+    asked = [token for token, label in pairs if label == IGNORE_INDEX]
+    return asked, [token for token, label in pairs if label != IGNORE_INDEX]
+
+
+def _changed(value: Any) -> Any:
+    if isinstance(value, str):
+        return f"{value} x"
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value + 1
+    return value + value[-1:] if isinstance(value, list) else value
+
+
+def _response_prefix(strategy: Strategy, sample: Fields, response: list[str]) -> str:
+    """What is trained in front of the response's only field, if that can be seen."""
+    rendered = strategy.render(sample)
+    if not isinstance(rendered, Separate) or len(response) != 1:
+        return ""
+    trained = "".join(segment.text for segment in rendered.segments if segment.is_trained)
+    value = sample[response[0]]
+    return (
+        trained[: -len(value)]
+        if isinstance(value, str) and value and trained.endswith(value)
+        else ""
+    )

@@ -1,0 +1,181 @@
+"""What became of the records: how many were read, kept, cut and lost, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ft.data.records import Origin
+
+NUM_EXAMPLES = 5
+"""So many examples of each kind of loss are kept."""
+
+RECORD_WIDTH = 200
+"""A record is shown in so many characters."""
+
+TOO_LONG = "too long"
+TOO_SHORT = "fewer than 2 tokens"
+NOTHING_TRAINED = "nothing trained"
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """A record that is not used.
+
+    Attributes:
+        reason: The kind of loss, by which they are counted.
+        origin: Where the record is.
+        detail: What is wrong with this one.
+        record: The record, shortened.
+    """
+
+    reason: str
+    origin: Origin
+    detail: str = ""
+    record: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.origin}: {self.detail or self.reason}"
+
+
+@dataclass
+class DropTally:
+    """All losses of one kind.
+
+    Attributes:
+        is_consented: The YAML asked for it (`excess_length_strategy: drop`).
+        count: How many.
+        examples: The first few.
+    """
+
+    is_consented: bool = False
+    count: int = 0
+    examples: list[Drop] = field(default_factory=list)
+
+
+@dataclass
+class DatasetReport:
+    """One data set's account: `num_read` = `num_kept` + all drops.
+
+    Attributes:
+        path: As the YAML gives it.
+        type: As the YAML gives it.
+        is_heldout: It comes from `test_datasets:`.
+        num_read: Records read, broken ones included.
+        num_kept: Records used.
+        num_truncated: Kept records that lost their end.
+        num_rows: Rows made of the kept records; more than those where texts are cut into rows.
+        num_lost_rows: Rows of kept records that can't be used: a last row of one token.
+        num_tokens: Of the rows.
+        num_trained_tokens: Of the rows.
+        num_without_end: Kept records whose last trained token ends no turn.
+        longest: Tokens of the longest record that was too long; 0 if none was.
+        drops: Kind of loss -> its count and examples.
+        notes: What else the user should know.
+        strategy: Path and sha256 of the user's strategy file.
+    """
+
+    path: str
+    type: str
+    is_heldout: bool = False
+    num_read: int = 0
+    num_kept: int = 0
+    num_truncated: int = 0
+    num_rows: int = 0
+    num_lost_rows: int = 0
+    num_tokens: int = 0
+    num_trained_tokens: int = 0
+    num_without_end: int = 0
+    longest: int = 0
+    drops: dict[str, DropTally] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    strategy: dict[str, str] | None = None
+
+    def drop(self, drop: Drop, *, is_consented: bool = False) -> None:
+        """Counts a record that is lost."""
+        tally = self.drops.setdefault(drop.reason, DropTally(is_consented))
+        tally.count += 1
+        if len(tally.examples) < NUM_EXAMPLES:
+            tally.examples.append(drop)
+
+    @property
+    def num_dropped(self) -> int:
+        """Records lost, whatever the reason."""
+        return sum(tally.count for tally in self.drops.values())
+
+    @property
+    def num_dropped_silently(self) -> int:
+        """Records lost without the user's consent."""
+        return sum(tally.count for tally in self.drops.values() if not tally.is_consented)
+
+    def render(self) -> list[str]:
+        """Plain lines for the terminal."""
+        head = f"{self.path} ({self.type}): {self.num_read:,} records read, {self.num_kept:,} kept"
+        if self.num_truncated:
+            head += f", {self.num_truncated:,} of them cut"
+        lines = [f"{head}; {self.num_tokens:,} tokens, {self.num_trained_tokens:,} trained"]
+        if self.strategy:
+            lines.append(f"  strategy {self.strategy['path']} sha256 {self.strategy['sha256']}")
+        for reason, tally in self.drops.items():
+            places = ", ".join(str(drop.origin) for drop in tally.examples)
+            more = ", ..." if tally.count > len(tally.examples) else ""
+            lines.append(f"  dropped {tally.count:,}: {reason} ({places}{more})")
+        lines.extend(f"  note: {note}" for note in self.notes)
+        return lines
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """The account of a run's data.
+
+    Attributes:
+        datasets: One a data set, in the YAML's order, `test_datasets` last.
+        num_train: Rows to train on.
+        num_heldout: Rows held out.
+    """
+
+    datasets: tuple[DatasetReport, ...]
+    num_train: int
+    num_heldout: int
+
+    def render(self) -> list[str]:
+        """Plain lines for the terminal."""
+        lines = [line for dataset in self.datasets for line in dataset.render()]
+        heldout = f", {self.num_heldout:,} held out" if self.num_heldout else ""
+        return [*lines, f"{self.num_train:,} rows to train on{heldout}"]
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain data, origins written as `file:line`."""
+        return {
+            "num_train": self.num_train,
+            "num_heldout": self.num_heldout,
+            "datasets": [_plain(dataset) for dataset in self.datasets],
+        }
+
+
+def count_drops(datasets: Iterable[DatasetReport]) -> dict[str, DropTally]:
+    """Losses of several data sets together, by kind, the most frequent first."""
+    together: dict[str, DropTally] = {}
+    for dataset in datasets:
+        for reason, tally in dataset.drops.items():
+            total = together.setdefault(reason, DropTally(tally.is_consented))
+            total.count += tally.count
+            total.examples = [*total.examples, *tally.examples][:NUM_EXAMPLES]
+    return dict(sorted(together.items(), key=lambda item: -item[1].count))
+
+
+def _plain(dataset: DatasetReport) -> dict[str, Any]:
+    plain = asdict(dataset)
+    plain["drops"] = {
+        reason: {
+            "count": tally.count,
+            "is_consented": tally.is_consented,
+            "examples": [
+                {"origin": str(drop.origin), "detail": drop.detail, "record": drop.record}
+                for drop in tally.examples
+            ],
+        }
+        for reason, tally in dataset.drops.items()
+    }
+    return plain

@@ -1,0 +1,99 @@
+"""A finished run, or a merged model, opened for use: its spec, its prompt layouts, its model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ft.data.prompt import PromptLayout
+from ft.model import LoadedModel, choose_precision, load_trained, probe_hardware
+from ft.runtime import Problem, RunDirectory, UserError
+from ft.runtime.trust import is_trusted_code
+from ft.spec import AdapterSpec, ModelSpec, PrecisionSpec, RunSpec, load_spec
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What a folder says of the model in it."""
+
+    folder: Path
+    model: ModelSpec
+    adapter: AdapterSpec
+    precision: PrecisionSpec
+    layouts: tuple[PromptLayout, ...]
+    spec: RunSpec | None
+    """As run; None for a merged model, which stands for itself."""
+    config_folder: Path | None
+    """Where the YAML was, beside which strategies are looked up."""
+
+    def load(self) -> LoadedModel:
+        """The model as it was trained: same base, same quantization, same precision."""
+        hardware = probe_hardware()
+        trains_all = self.adapter.adapter is None
+        precision = choose_precision(self.precision, hardware, trains_all=trains_all)
+        return load_trained(self.folder, self.model, self.adapter, precision, hardware=hardware)
+
+
+def open_run(folder: Path, *, trusts_code: bool = False) -> TrainedRun:
+    """Reads what a run's folder, or a merged model's, says of itself.
+
+    Args:
+        folder: The folder.
+        trusts_code: Strategy files that came with it may run; else only those that this user ran
+            before, from a folder of theirs.
+
+    Raises:
+        UserError: it is neither, or the run has no final weights yet.
+    """
+    if not folder.is_dir():
+        raise UserError(Problem("no such folder", str(folder), fix="name a run's folder"))
+    run = RunDirectory(folder)
+    if run.run_file.exists():
+        return _open_finished(run, trusts_code=trusts_code)
+    if (folder / "config.json").exists() and run.prompt_file.exists():
+        model = ModelSpec(base_model=str(folder))
+        precision = PrecisionSpec(bf16="auto")
+        layouts = _read_layouts(run.prompt_file, trusts_code=trusts_code)
+        return TrainedRun(folder, model, AdapterSpec(), precision, layouts, None, None)
+    raise UserError(
+        Problem(
+            "is neither a run of ft (run.json) nor a model merged by it (config.json, prompt.json)",
+            str(folder),
+            fix="`ft train CONFIG` makes a run",
+        )
+    )
+
+
+def _open_finished(run: RunDirectory, *, trusts_code: bool) -> TrainedRun:
+    identity = run.read_run()
+    if not identity.get("finished"):
+        raise UserError(
+            Problem(
+                "is not finished",
+                str(run.path),
+                fix=f"go on with: ft train {identity.get('config', 'CONFIG')}",
+            )
+        )
+    spec = load_spec(run.resolved_spec).spec
+    return TrainedRun(
+        run.path,
+        spec.model,
+        spec.adapter,
+        spec.precision,
+        _read_layouts(run.prompt_file, trusts_code=trusts_code),
+        spec,
+        Path(identity["config"]).parent,
+    )
+
+
+def _read_layouts(path: Path, *, trusts_code: bool) -> tuple[PromptLayout, ...]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return tuple(
+            PromptLayout.from_json(layout, lambda sha256: trusts_code or is_trusted_code(sha256))
+            for layout in content["layouts"]
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(Problem(f"cannot be read: {error}", str(path))) from None

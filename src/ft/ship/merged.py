@@ -1,0 +1,54 @@
+"""`ft merge`: a finished run's adapter and its base become one model in RUN/merged."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from typing import Any, cast
+
+from ft.evaluate.trained import open_run
+from ft.model import choose_precision, probe_hardware
+from ft.runtime import Problem, RunDirectory, UserError
+from ft.ship.merge import Onto, merge_adapter
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+
+def merge_run(directory: RunDirectory, *, onto: str, on_event: OnEvent) -> list[str]:
+    """Merges and checks; the layout of the prompt goes along, so that the model can be asked.
+
+    Args:
+        directory: A finished run with an adapter.
+        onto: ``dequantized`` or ``plain``: which form of the base.
+        on_event: Told of progress.
+
+    Returns:
+        Lines that say what was written and how far it is from the adapter.
+
+    Raises:
+        UserError: no finished run, or nothing to merge.
+        FtError: the merged model does not answer like the adapter.
+    """
+    run = open_run(directory.path)
+    if run.spec is None or run.adapter.adapter is None:
+        raise UserError(Problem("is a full model already: nothing to merge", str(directory.path)))
+    hardware = probe_hardware()
+    precision = choose_precision(run.precision, hardware, trains_all=False)
+
+    def progress(phase: str, done: int, total: int | None) -> None:
+        on_event({"event": "progress", "phase": phase, "done": done, "total": total})
+
+    report = merge_adapter(
+        run.folder,
+        run.model,
+        run.adapter,
+        precision,
+        hardware,
+        out=directory.merged,
+        onto=cast(Onto, onto),
+        probe_input_ids=directory.read_run()["probe_input_ids"],
+        on_progress=progress,
+    )
+    shutil.copyfile(directory.prompt_file, directory.merged / "prompt.json")
+    return report.render()
+
