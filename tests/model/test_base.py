@@ -89,7 +89,7 @@ def test_a_missing_weight_is_never_drawn_at_random(tiny_llama, tmp_path):
     state = load_file(folder / "model.safetensors")
     del state["model.layers.1.mlp.up_proj.weight"]
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UserError, match="lacks 1 weights.*layers.1.mlp.up_proj"):
+    with pytest.raises(UserError, match=r"lacks 1 weights.*layers.1.mlp.up_proj"):
         load(folder)
 
 
@@ -100,7 +100,7 @@ def test_code_of_a_model_repository_is_never_run(tiny_llama, tmp_path):
     config |= {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Mine"}}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "mine.py").write_text(f"open({str(canary)!r}, 'w')")
-    with pytest.raises(UserError, match="never run|does not know"):
+    with pytest.raises(UserError, match=r"never run|does not know"):
         load(folder)
     assert not canary.exists()
 
@@ -116,14 +116,14 @@ class Hub(BaseHTTPRequestHandler):
 
     def do_HEAD(self):
         code = {"gated": "GatedRepo", "private": "RepoNotFound", "moved": "RevisionNotFound"}
-        kind = next(kind for kind in (*code, "missing") if kind in self.path)
+        kind = next((kind for kind in code if kind in self.path), "missing")
         status = {"gated": 403, "private": 401, "moved": 404, "missing": 404}[kind]
         self.send_response(status)
         self.send_header("X-Error-Code", code.get(kind, "RepoNotFound"))
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    do_GET = do_HEAD
+    do_GET = do_HEAD  # noqa: N815
 
     def log_message(self, *args):
         pass
@@ -144,7 +144,8 @@ for name in ("owner/gated", "owner/private", "owner/missing", "owner/moved"):
 
 def test_gated_private_and_missing_bases_say_what_to_do(tmp_path):
     server = HTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
     env = {
         **os.environ,
         "HF_HUB_OFFLINE": "0",
@@ -154,6 +155,8 @@ def test_gated_private_and_missing_bases_say_what_to_do(tmp_path):
     }
     ran = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True, env=env)
     server.shutdown()
+    thread.join()
+    server.server_close()
     gated, private, missing, moved = ran.stdout.split("\n---\n")[:4]
     assert "is gated" in gated
     assert "https://huggingface.co/owner/gated" in gated
@@ -178,9 +181,7 @@ def test_new_rows_are_the_mean_of_the_old_and_draw_nothing(tiny_llamas):
         assert fit_vocabulary(model, len(old) + 2) == 0
 
 
-@pytest.mark.parametrize(
-    ("bits", "tolerance"), [("load_in_4bit", 1e-5), ("load_in_8bit", 5e-2)]
-)
+@pytest.mark.parametrize(("bits", "tolerance"), [("load_in_4bit", 1e-5), ("load_in_8bit", 5e-2)])
 def test_dequantized_layers_are_what_the_quantized_ones_compute(tiny_llama, bits, tolerance):
     model = load(tiny_llama, **{bits: True}).model
     ids = torch.arange(12)[None]

@@ -85,8 +85,10 @@ def test_few_bits_cannot_be_trained_without_an_adapter(tiny_llama):
 def test_4bit_parameters_are_counted_as_what_they_stand_for(tiny_llama):
     plain, quantized = build(tiny_llama), build(tiny_llama, load_in_4bit=True)
     assert plain.num_parameters == quantized.num_parameters
-    assert plain.num_trainable == quantized.num_trainable == 2 * 4 * (
-        4 * (64 + 64) - 2 * 32 + 3 * (64 + 128)
+    assert (
+        plain.num_trainable
+        == quantized.num_trainable
+        == 2 * 4 * (4 * (64 + 64) - 2 * 32 + 3 * (64 + 128))
     )
 
 
@@ -238,9 +240,7 @@ save_file({"logits": torch.save_logits}, run + "/logits.safetensors")
 
 
 @pytest.mark.parametrize("base", ["chatml", "chatml-tied"])
-def test_new_tokens_are_trained_saved_and_come_back_in_a_fresh_process(
-    tiny_llamas, tmp_path, base
-):
+def test_new_tokens_are_trained_saved_and_come_back_in_a_fresh_process(tiny_llamas, tmp_path, base):
     trained = build(
         tiny_llamas[base],
         tokens=("<sql>",),
@@ -352,7 +352,9 @@ def test_a_full_model_is_loaded_from_the_run_itself(tiny_llama, tmp_path):
 
 def test_an_unfinished_run_is_said_to_be_one(tiny_llama, tmp_path):
     with pytest.raises(UserError, match="holds no trained model"):
-        load_trained(tmp_path, ModelSpec(base_model=str(tiny_llama)), LORA, Precision(), hardware=CPU)
+        load_trained(
+            tmp_path, ModelSpec(base_model=str(tiny_llama)), LORA, Precision(), hardware=CPU
+        )
 
 
 def test_inference_takes_padded_batches_and_leaves_no_trace(tiny_llama):

@@ -1,17 +1,15 @@
 from __future__ import annotations
 
 import pytest
-import tiny
 
+import tiny
 from ft.model import load_tokenizer
 from ft.runtime.errors import UserError
 from ft.spec.runspec import ModelSpec, SpecialTokens
 
 
 def load(folder, tokens=(), **special):
-    spec = ModelSpec(
-        base_model=str(folder), tokens=tokens, special_tokens=SpecialTokens(**special)
-    )
+    spec = ModelSpec(base_model=str(folder), tokens=tokens, special_tokens=SpecialTokens(**special))
     return load_tokenizer(spec)
 
 

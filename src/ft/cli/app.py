@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-import click
 import typer
 from rich.console import Console
 
@@ -23,6 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+_UsageError: Any = typer.BadParameter.__mro__[1]  # click's, which typer brings under its own name
 _TAKES_OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 Config = Annotated[Path, typer.Argument(metavar="CFG", help="The YAML file.", show_default=False)]
@@ -251,11 +251,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     given = [argument for argument in given if argument != "--debug"]
     try:
         code = app(args=given, prog_name="ft", standalone_mode=False)
-    except click.exceptions.ClickException as error:
+    except _UsageError as error:
         error.show()
         sys.exit(2)
-    except click.exceptions.Abort:
-        sys.exit(130)
+    except typer.Abort:  # Ctrl-C outside of the loop: nothing was being trained yet
+        sys.exit(report_failure(KeyboardInterrupt(), shows_traceback=shows_traceback))
     except BaseException as error:  # noqa: BLE001 - the last stop: every failure leaves by its code
         sys.exit(report_failure(error, shows_traceback=shows_traceback))
     sys.exit(code if isinstance(code, int) else 0)

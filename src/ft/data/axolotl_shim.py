@@ -83,7 +83,7 @@ class AlpacaPrompter(Prompter):
     def build_prompt(
         self,
         instruction: str,
-        input: str | None = None,  # noqa: A002 - the interface's name
+        input: str | None = None,
         output: str | None = None,
     ) -> Iterator[str]:
         """Yields the prompt, with the output behind it if one is given."""

@@ -1,13 +1,12 @@
 """Conversations, rendered by a chat template and trained turn by turn.
 
-The conversation is rendered once and tokenized at once. Where a turn's content stands in the text is
-found by rendering it again with that content replaced, and comparing: no template has to be
+The conversation is rendered once and tokenized at once. Where a turn's content stands in the text
+is found by rendering it again with that content replaced, and comparing: no template has to be
 understood. Role headers are never trained; the end token behind a trained turn is.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -141,8 +140,8 @@ class ChatLayout:
         behind = marked[start + 1 :]
         is_plain = start >= 0 and text.startswith(marked[:start]) and text.endswith(behind)
         if not is_plain:  # the content decides what stands around it: reasoning, for one
-            start = len(os.path.commonprefix([text, marked]))
-            behind = os.path.commonprefix([text[start:][::-1], marked[start:][::-1]])[::-1]
+            start = _num_shared(text, marked)
+            behind = text[len(text) - _num_shared(text[start:][::-1], marked[start:][::-1]) :]
         end = len(text) - len(behind)
         return (start, end) if start < end else None
 
@@ -153,7 +152,7 @@ class ChatLayout:
                     list(messages), chat_template=self.template, tokenize=False
                 )
             )
-        except Exception as error:  # noqa: BLE001 - a template is code from outside
+        except Exception as error:  # a template is code from outside
             raise RecordError(
                 "chat template refused", f"{type(error).__name__}: {error}"
             ) from error
@@ -258,6 +257,12 @@ def _check_syntax(template: str, tokenizer: PreTrainedTokenizerBase) -> None:
         raise UserError(Problem(str(error.message), where, source)) from None
     except TemplateError:
         pass  # it wants other turns than this one
+
+
+def _num_shared(left: str, right: str) -> int:
+    """How many characters two texts begin with alike."""
+    unequal = (at for at, (a, b) in enumerate(zip(left, right, strict=False)) if a != b)
+    return next(unequal, min(len(left), len(right)))
 
 
 def _end_ids(

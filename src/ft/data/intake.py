@@ -117,7 +117,7 @@ class Intake:
         faults = [_fault(row, self._options.layout.sequence_len) for row in fitted]
         kept = [row for row, fault in zip(fitted, faults, strict=True) if fault is None]
         if not kept:
-            self._drop_unfit(record, rows, faults[0] if faults else NOTHING_TRAINED)
+            self._drop_unfit(record, rows, (faults or [None])[0] or NOTHING_TRAINED)
             return [None] * max(len(rows), 1)
         report = self.report
         report.num_kept += 1

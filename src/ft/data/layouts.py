@@ -61,11 +61,9 @@ class PairLayout:
 
     def render(self, record: Fields) -> Separate:
         """Prompt, then response and end token."""
+        prompt = Segment(self.prompt(record), self.is_prompt_trained)
         response = self.fields.response_prefix + self.response(record)
-        segments = (
-            Segment(self.prompt(record), self.is_prompt_trained),
-            Segment(response, is_trained=True, ends_turn=True),
-        )
+        segments = (prompt, Segment(response, is_trained=True, ends_turn=True))
         return Separate(segments, self.max_tokens)
 
     def render_prompt(self, record: Fields) -> Separate:
@@ -100,9 +98,11 @@ class PretokenizedLayout:
     """Records that hold ids and labels; padding, where attention_mask is 0, is taken off."""
 
     vocabulary_size: int
-    fields: LayoutFields = LayoutFields(
-        prompt=("input_ids",), response=("labels",), optional=("attention_mask",)
-    )
+
+    @property
+    def fields(self) -> LayoutFields:
+        """The columns of tokenized records."""
+        return LayoutFields(("input_ids",), ("labels",), ("attention_mask",))
 
     def render(self, record: Fields) -> Tokens:
         """The record's ids and labels, once they are known to be sound."""

@@ -83,18 +83,17 @@ def prepare_data(
         num_train = max(len(usable) - num_heldout, 0)
         train, heldout = usable[:num_train], usable[num_train:]
     _check_sizes(train, heldout, reports, spec)
-    layouts = dict.fromkeys(_key(intake.layout) for intake in intakes if intake.layout is not None)
-    by_key = {_key(intake.layout): intake.layout for intake in intakes if intake.layout is not None}
+    layouts = {repr(each.layout): each.layout for each in intakes if each.layout is not None}
     return PreparedData(
         train,
         heldout if len(heldout) else None,
-        tuple(by_key[key] for key in layouts),
+        tuple(layouts.values()),
         DataReport(reports, len(train), len(heldout)),
     )
 
 
 def shuffled_order(num_rows: int, seed: int | None) -> np.typing.NDArray[np.int64]:
-    """The order of rows that `datasets.Dataset.shuffle(seed)` gives; source order without a seed."""
+    """The order that `datasets.Dataset.shuffle(seed)` gives; source order without a seed."""
     if seed is None:
         return np.arange(num_rows)
     return np.random.default_rng(seed).permutation(num_rows)
@@ -157,12 +156,15 @@ def _remedies(
     if TOO_LONG in drops:
         longest = max(report.longest for report in reports)
         remedies.append(
-            f"fix: raise sequence_len to {longest}, or set excess_length_strategy: drop (or truncate)"
+            f"fix: raise sequence_len to {longest}, "
+            "or set excess_length_strategy: drop (or truncate)"
         )
     if set(drops) - {TOO_LONG}:
         remedies.append("fix: mend the records, or choose the type: that fits their fields")
-    allowed = math.ceil(share * 1000) / 1000
-    return [*remedies, f"to train without them all the same: max_drop: {min(allowed, 1.0):g}"]
+    if share < 1:
+        allowed = math.ceil(share * 1000) / 1000
+        remedies.append(f"to train without them all the same: max_drop: {allowed:g}")
+    return remedies
 
 
 def _check_sizes(
@@ -183,7 +185,3 @@ def _check_sizes(
         )
         raise UserError(Problem(what, fix="lower val_set_size"))
     raise UserError(Problem("no records to train on", fix="\n".join(account)))
-
-
-def _key(layout: PromptLayout) -> str:
-    return repr(layout.to_json())

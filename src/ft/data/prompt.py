@@ -1,7 +1,7 @@
 """The prompt layout that travels with a run, so that a model is asked exactly as it was trained.
 
-`PromptLayout` is what prompt.json holds. For a user's strategy file it carries the file's text; that
-text is run again only if the caller says that it may be.
+`PromptLayout` is what prompt.json holds. For a user's strategy file it carries the file's text;
+that text is run again only if the caller says that it may be.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ft.data.chat import TOKENIZERS_OWN, template_text
 from ft.data.layout import Fields, LayoutFields, Strategy, StrategyOptions
-from ft.data.segments import IGNORE_INDEX, RecordError, Separate
+from ft.data.segments import IGNORE_INDEX, RecordError, Rendered, Separate
 from ft.data.strategy import ResolvedStrategy, build_strategy
 from ft.data.strategy_file import StrategySource
 from ft.data.tokenize import ids_before_training, tokenize
@@ -38,6 +38,8 @@ _LAYOUT_KEYS = {
     "roles_to_train",
     "train_on_eos",
 }
+_FILLERS = ("", "x")
+"""What stands for a response; a user's strategy may refuse an empty one."""
 _LIKELY_QUESTIONS = ("question", "instruction", "prompt", "input", "text", "query")
 
 
@@ -163,14 +165,20 @@ class PromptLayout:
             raise UserError(
                 Problem(f"the prompt lacks {', '.join(map(repr, missing))}", fix=f"add {flags}")
             )
-        blank = {**fields, **dict.fromkeys(self.fields.response, "")}
-        try:
-            rendered = self._strategy(tokenizer).render_prompt(blank)
-        except RecordError as error:
-            raise UserError(Problem(f"can't lay out the prompt: {error}")) from error
+        rendered = self._render_prompt(fields, self._strategy(tokenizer))
         if isinstance(rendered, Separate):
             rendered = replace(rendered, max_tokens=None, row_tokens=None)
         return ids_before_training(tokenize([rendered], tokenizer)[0][0])
+
+    def _render_prompt(self, fields: Fields, strategy: Strategy) -> Rendered:
+        for filler in _FILLERS:
+            try:
+                return strategy.render_prompt(
+                    {**fields, **dict.fromkeys(self.fields.response, filler)}
+                )
+            except RecordError as error:
+                refusal = error
+        raise UserError(Problem(f"can't lay out the prompt: {refusal}")) from refusal
 
     def _strategy(self, tokenizer: PreTrainedTokenizerBase) -> Strategy:
         if self.source is not None and not self.is_trusted:
@@ -226,7 +234,8 @@ def probe_fields(
 ) -> LayoutFields:
     """Finds a strategy's fields: one after the other is changed, to see what changes with it."""
     before = _prompt_and_trained(strategy, sample, tokenizer)
-    prompt, response = [], []
+    prompt: list[str] = []
+    response: list[str] = []
     for name, value in sample.items():
         after = _prompt_and_trained(strategy, {**sample, name: _changed(value)}, tokenizer)
         if after is None or before is None or after == before:
@@ -237,7 +246,7 @@ def probe_fields(
     return LayoutFields(
         prompt=tuple(prompt),
         response=tuple(response),
-        default=(likely or prompt[-1:] or [None])[0],
+        default=next(iter([*likely, *prompt[-1:]]), None),
         response_prefix=_response_prefix(strategy, sample, response),
     )
 

@@ -115,7 +115,7 @@ class FileStrategy:
             result = self.call(dict(record))
         except RecordError:
             raise
-        except Exception as error:  # noqa: BLE001 - a user's file raises what it likes
+        except Exception as error:  # a user's file raises what it likes
             problem = strategy_file.describe_error(error, self.path)
             raise RecordError(
                 f"strategy raised {type(error).__name__}", f"{problem.where}: {problem.what}"

@@ -1,4 +1,4 @@
-"""How an instruction, its input and a system text are put together: the styles of the alpaca family."""
+"""How instruction, input and system text are put together: the styles of the alpaca family."""
 
 from __future__ import annotations
 

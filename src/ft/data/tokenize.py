@@ -125,17 +125,18 @@ def split_response(input_ids: Sequence[int], labels: Sequence[int]) -> tuple[lis
         labels: Its labels, of the same length.
 
     Returns:
-        Prompt and response ids; the response is empty if nothing is trained.
+        Prompt and response ids; all is prompt if nothing is trained.
     """
+    if all(label == IGNORE_INDEX for label in labels):
+        return [int(token) for token in input_ids], []
     end = len(labels)
-    while end and labels[end - 1] == IGNORE_INDEX:
+    while labels[end - 1] == IGNORE_INDEX:
         end -= 1
     start = end
     while start and labels[start - 1] != IGNORE_INDEX:
         start -= 1
-    return [int(token) for token in input_ids[:start]], [
-        int(token) for token in input_ids[start:end]
-    ]
+    ids = [int(token) for token in input_ids[:end]]
+    return ids[:start], ids[start:]
 
 
 def _integers(values: Any, name: str) -> list[int]:
@@ -163,16 +164,16 @@ def _concatenate(
 ) -> Tokens:
     input_ids: list[int] = []
     labels: list[int] = []
-    num_cut = 0
+    num_lost = 0
     for position, (segment, uncut) in enumerate(zip(each.segments, encoded, strict=True)):
         ids = _cut(uncut, each.max_tokens, tokenizer)
-        num_cut += len(uncut) - len(ids)
         ids = _finish(ids, segment, each.max_tokens, tokenizer)
+        num_lost += len(_finish(uncut, segment, None, tokenizer)) - len(ids)
         if position and ids and ids[0] == tokenizer.bos_token_id:
             ids = ids[1:]
         input_ids += ids
         labels += ids if segment.is_trained else [IGNORE_INDEX] * len(ids)
-    return Tokens(input_ids, labels, len(input_ids) + num_cut if num_cut else None)
+    return Tokens(input_ids, labels, len(input_ids) + num_lost if num_lost else None)
 
 
 def _cut(ids: list[int], max_tokens: int | None, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -233,8 +234,8 @@ def _labels_by_offset(
     each: Whole, input_ids: Sequence[int], offsets: Sequence[tuple[int, int]]
 ) -> list[int]:
     labels = [IGNORE_INDEX] * len(input_ids)
-    # Offsets may shrink to nothing on white space, and repeat on the bytes of one character; what is
-    # certain is their order, so a segment's tokens are a range.
+    # Offsets may shrink to nothing on white space, and repeat on the bytes of one character; what
+    # is certain is their order, so a segment's tokens are a range.
     starts = list(accumulate((start for start, _ in offsets), max))
     ends = list(accumulate((end for _, end in offsets), max))
     segment_ends = list(accumulate(len(segment.text) for segment in each.segments))

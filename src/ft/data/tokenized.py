@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -154,4 +155,4 @@ class TokenizedSet(Sequence[Example]):
 
 
 def _flat(rows: Sequence[Sequence[int]]) -> IntArray:
-    return np.fromiter((token for row in rows for token in row), np.int32)
+    return np.fromiter(chain.from_iterable(rows), np.int32)

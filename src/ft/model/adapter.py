@@ -150,7 +150,7 @@ def _lora_config(
     targets, notes = _targets(model, spec, linear)
     saved = _modules_to_save(model, spec, has_new_tokens=has_new_tokens)
     is_tied = _has_tied_embeddings(model)
-    embeddings = set(_embedding_names(model))
+    embedding = _embedding_names(model)[0]
     is_conv1d = any(isinstance(layer, Conv1D) for layer in model.modules())
     config = LoraConfig(
         r=spec.lora_r,
@@ -159,7 +159,7 @@ def _lora_config(
         target_modules=sorted(targets),
         modules_to_save=sorted(saved) or None,
         fan_in_fan_out=is_conv1d if spec.lora_fan_in_fan_out is None else spec.lora_fan_in_fan_out,
-        ensure_weight_tying=is_tied and bool(embeddings & (saved | targets)),
+        ensure_weight_tying=is_tied and embedding in saved,
         task_type="CAUSAL_LM",
     )
     return config, notes

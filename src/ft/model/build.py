@@ -76,7 +76,7 @@ def build_model(  # noqa: PLR0913  # the one door: each argument is a decision m
         )
         notes += adapter_notes
     if gradient_checkpointing:  # after peft, which would otherwise hook the embeddings for it
-        base.model.gradient_checkpointing_enable({"use_reentrant": False})
+        _recompute_every_layer(base.model)
     trained.train()
     return LoadedModel(trained, tokenizer, precision, attention, hardware, base.revision, notes)
 
@@ -116,6 +116,12 @@ def load_trained(
     attention = Attention(base.model.config._attn_implementation, False, "for inference")
     notes = list(base.notes)
     return LoadedModel(trained, tokenizer, precision, attention, hardware, base.revision, notes)
+
+
+def _recompute_every_layer(model: Any) -> None:
+    """Without reentrance, so that a frozen embedding needs no gradient for it."""
+    renamed = getattr(model, "activation_checkpointing_enable", None)  # transformers 5.2x
+    (renamed or model.gradient_checkpointing_enable)({"use_reentrant": False})
 
 
 def settle_generation(model: Any, tokenizer: Any) -> None:

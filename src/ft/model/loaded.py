@@ -122,7 +122,10 @@ class LoadedModel:
             self.model.save_pretrained(folder)
             return
         state = get_peft_model_state_dict(self.model, save_embedding_layers=False)
-        separate = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+        separate = {
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, tensor in state.items()
+        }
         save_file(separate, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
         config = copy.copy(self.model.active_peft_config)
         config.inference_mode = True

@@ -68,6 +68,14 @@ def _accept_int8_casts() -> None:
         functions.addFilter(_Int8CastFilter())
 
 
+def _accept_old_checkpointing_name() -> None:
+    warnings.filterwarnings("ignore", message=".is_gradient_checkpointing. is deprecated")
+
+
+def _accept_tied_targets() -> None:
+    warnings.filterwarnings("ignore", message="Model (has|with) `tie_word_embeddings=True`")
+
+
 class _Int8CastFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         return not record.getMessage().startswith("MatMul8bitLt: inputs will be cast from")
@@ -92,6 +100,18 @@ PATCHES = (
         reason="that is how LLM.int8 works; it says so once a layer and step",
         remove_when="the message is gone",
         apply=_accept_int8_casts,
+    ),
+    Patch(
+        name="peft: no word about transformers' old name is_gradient_checkpointing",
+        reason="peft 0.21 asks a model by the name that transformers 5.2x replaces",
+        remove_when="peft reads is_activation_checkpointing",
+        apply=_accept_old_checkpointing_name,
+    ),
+    Patch(
+        name="peft: no word about an adapter on one of two tied embeddings",
+        reason="it fears for the merge, which unties them (ft.ship.merge)",
+        remove_when="peft unties them itself",
+        apply=_accept_tied_targets,
     ),
 )
 

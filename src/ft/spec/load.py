@@ -61,7 +61,10 @@ def load_spec(path: Path, arguments: Sequence[str] = ()) -> LoadedSpec:
     spec = reading.validate(flat)
     if reading.problems or spec is None:
         raise UserError(*sorted(reading.problems, key=_by_place))
-    return LoadedSpec(spec, path, tuple(reading.notices), document, reading.options)
+    notices = [*reading.notices]
+    for why, keys in reading.without_effect.items():
+        notices.append(f"no effect here: {', '.join(keys)} ({why})")
+    return LoadedSpec(spec, path, tuple(notices), document, reading.options)
 
 
 def dump_spec(spec: RunSpec) -> str:
@@ -93,6 +96,8 @@ class _Reading:
         self.options: dict[KeyPath, str] = {}
         self.problems: list[Problem] = []
         self.notices: list[str] = []
+        self.without_effect: dict[str, list[str]] = {}
+        """Keys that change nothing here, by the reason."""
         self.reported: set[KeyPath] = set()
 
     def problem(self, key_path: KeyPath, what: str, fix: str = "") -> None:
@@ -184,7 +189,7 @@ class _Reading:
             self._renamed(key_path, value, flat, renamed[key])
         elif key in no_effect:
             if not is_default(key, value):
-                self.notices.append(f"{key}: no effect here ({no_effect[key]})")
+                self.without_effect.setdefault(no_effect[key], []).append(key)
         elif key in not_supported:
             if not dialect.is_off(value):
                 self.problem(key_path, f"{key} is not supported", not_supported[key])

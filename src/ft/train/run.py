@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from ft.data.batches import StepPlan
 from ft.data.prepare import PreparedData, prepare_data
@@ -183,6 +184,7 @@ def _assemble(
 ) -> TrainingLoop:
     """Puts the loop's parts together."""
     training = spec.training
+    AcceleratorState._reset_state()  # a former run in this process may have had another precision
     accelerator = Accelerator(
         mixed_precision=model.precision.autocast, cpu=model.hardware.kind == "cpu"
     )

@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pytest
+
+from ft.data.records import BrokenRecord, Origin, Record, Split
+from ft.data.sources import read_records
+from ft.runtime.errors import UserError
+from ft.spec.runspec import DatasetSpec
+
+ROWS = [{"question": f"q{i}", "answer": f"a{i}"} for i in range(10)]
+
+
+def write_lines(path: Path, *lines: bytes) -> Path:
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    return path
+
+
+def write_rows(path: Path, rows=ROWS) -> Path:
+    return write_lines(path, *(json.dumps(row).encode() for row in rows))
+
+
+def read(path, base_dir=Path(), **keys):
+    return list(read_records(DatasetSpec(path=str(path), **keys), base_dir))
+
+
+def questions(records) -> list[str]:
+    return [record.fields["question"] for record in records]
+
+
+def test_an_origin_reads_as_file_and_line_or_as_row():
+    assert str(Origin("data.jsonl", "data.jsonl", 812, 811)) == "data.jsonl:812"
+    assert str(Origin("know_sql", "know_sql/validation", None, 17)) == "know_sql/validation row 17"
+
+
+def test_json_lines_know_their_lines_and_blank_lines_are_no_records(tmp_path):
+    path = write_lines(tmp_path / "a.jsonl", b'{"q": 1}', b"", b"  ", b'{"q": 2}')
+    assert read(path) == [
+        Record({"q": 1}, Origin(str(path), str(path), 1, 0)),
+        Record({"q": 2}, Origin(str(path), str(path), 4, 1)),
+    ]
+
+
+def test_bom_and_crlf_are_tolerated(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"q": "a"}\r\n{"q": "b"}\r\n')
+    assert [record.fields for record in read(path)] == [{"q": "a"}, {"q": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"q": 1', "not JSON"),
+        (b'{"q": 1} {"q": 2}', "not JSON"),
+        (b'["q"]', "not an object"),
+        (b"null", "not an object"),
+        (b'{"q": "\xff"}', "not UTF-8"),
+        (b'{"q": "\0"}', "NUL byte"),
+        (rb'{"q": "\ud83d"}', "lone surrogate"),
+        (b'{"q": ' * 100_000, "not JSON"),
+    ],
+)
+def test_a_broken_line_costs_that_line_and_says_why(tmp_path, line, reason):
+    path = write_lines(tmp_path / "a.jsonl", b'{"q": 1}', line, b'{"q": 3}')
+    first, broken, last = read(path)
+    assert isinstance(first, Record)
+    assert isinstance(last, Record)
+    assert isinstance(broken, BrokenRecord)
+    assert broken.reason == reason
+    assert str(broken.origin) == f"{path}:2"
+
+
+def test_a_json_array_knows_the_line_of_each_record(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('[\n  {"q": 1},\n  {\n    "q": 2\n  }, {"q": 3}\n]\n')
+    assert [(record.fields["q"], record.origin.line) for record in read(path)] == [
+        (1, 2),
+        (2, 3),
+        (3, 5),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ('[\n  {"q": 1},\n  {"q" 2}\n]', ":3:8"),
+        ('[\n  {"q": 1}\n  {"q": 2}\n]', ":3:3"),
+        ('[{"q": 1}', ":1:10"),
+        ("[] x", ":1:4"),
+    ],
+)
+def test_a_broken_array_is_an_error_with_line_and_column(tmp_path, text, place):
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        read(path)
+    assert caught.value.problems[0].where == f"{path}{place}"
+
+
+def test_an_empty_array_has_no_records(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("[ ]")
+    assert read(path) == []
+
+
+def test_json_lines_in_a_json_file(tmp_path):
+    assert questions(read(write_rows(tmp_path / "a.json"))) == [row["question"] for row in ROWS]
+
+
+def test_a_single_object_is_no_list_of_records(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"data": ROWS}, indent=1))
+    with pytest.raises(UserError, match="holds one JSON object"):
+        read(path)
+
+
+def test_utf16_is_named(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes('{"q": 1}'.encode("utf-16"))
+    with pytest.raises(UserError, match="UTF-16"):
+        read(path)
+
+
+def test_a_file_beside_the_yaml_is_found(tmp_path):
+    write_rows(tmp_path / "a.jsonl")
+    assert len(read("a.jsonl", base_dir=tmp_path)) == 10
+
+
+@pytest.mark.parametrize("name", ["sqll.jsonl", "./sqll.jsonl"])
+def test_a_missing_file_is_an_error_with_the_nearest_names(tmp_path, name):
+    write_rows(tmp_path / "sql.jsonl")
+    with pytest.raises(UserError, match=r"(?s)there is no file.*nearest: sql\.jsonl"):
+        read(name, base_dir=tmp_path)
+
+
+def test_a_name_without_a_file_is_looked_up_on_the_hub(tmp_path):
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE") as caught:
+        read("nobody/nothing", base_dir=tmp_path)
+    assert "file or folder" in caught.value.problems[0].fix
+
+
+def test_any_split_of_a_single_file_is_all_of_it_and_is_noted(tmp_path):
+    path = write_rows(tmp_path / "a.jsonl")
+    source = read_records(DatasetSpec(path=str(path), split="validation"), tmp_path)
+    assert len(list(source)) == 10
+    assert source.notes == (f"{path} is a single file, so `split: validation` means all of it",)
+    assert read_records(DatasetSpec(path=str(path), split="train"), tmp_path).notes == ()
+
+
+@pytest.mark.parametrize(
+    "text", ["train[:3]", "train[3:]", "train[2:5]", "train[10%:45%]", "train[-25%:]", "train[-3:]"]
+)
+def test_slices_select_what_datasets_selects(tmp_path, text):
+    path = write_rows(tmp_path / "a.jsonl")
+    theirs = datasets.load_dataset(
+        "json", data_files=str(path), split=text, cache_dir=str(tmp_path / "cache")
+    )
+    assert questions(read(path, split=text)) == theirs["question"][:]
+
+
+def test_a_split_that_cannot_be_read_is_an_error():
+    with pytest.raises(UserError, match="can't read the split"):
+        Split.parse("train[:3")
+
+
+def test_data_files_by_split(tmp_path):
+    write_rows(tmp_path / "a.jsonl", ROWS[:2])
+    write_rows(tmp_path / "b.jsonl", ROWS[2:5])
+    files = {"train": ("a.jsonl",), "test": "b.jsonl"}
+    assert len(read(tmp_path, data_files=files)) == 2
+    assert len(read(tmp_path, data_files=files, split="test")) == 3
+    assert len(read(tmp_path, data_files="*.jsonl")) == 5
+    assert len(read("json", base_dir=tmp_path, data_files=("a.jsonl", "b.jsonl"))) == 5
+    with pytest.raises(UserError, match=r"(?s)no split 'dev'.*train, test"):
+        read(tmp_path, data_files=files, split="dev")
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet", ".arrow", "-file.arrow"])
+def test_other_formats_come_through_the_library(tmp_path, ending, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / f"data{ending}"
+    table = pa.Table.from_pylist(ROWS)
+    if ending == ".csv":
+        datasets.Dataset(table).to_csv(path)
+    elif ending == ".parquet":
+        datasets.Dataset(table).to_parquet(path)
+    else:
+        new = pa.ipc.new_file if "file" in ending else pa.ipc.new_stream
+        with new(str(path), table.schema) as writer:
+            writer.write_table(table)
+    records = read(path, split="validation[:4]")
+    assert questions(records) == ["q0", "q1", "q2", "q3"]
+    assert str(records[3].origin) == f"{path} row 3"
+
+
+def test_text_lines_are_records(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    path = write_lines(tmp_path / "a.txt", b"one", b"two")
+    assert [record.fields for record in read(path)] == [{"text": "one"}, {"text": "two"}]
+
+
+def test_a_folder_that_save_to_disk_wrote(tmp_path):
+    rows = datasets.Dataset.from_list(ROWS)
+    rows.save_to_disk(tmp_path / "one")
+    datasets.DatasetDict({"train": rows, "dev": rows.select(range(3))}).save_to_disk(
+        tmp_path / "two"
+    )
+    assert len(read(tmp_path / "one")) == 10
+    assert len(read(tmp_path / "two", split="dev")) == 3
+    with pytest.raises(UserError, match="no split 'test'"):
+        read(tmp_path / "two", split="test")
+
+
+def test_a_broken_parquet_file_is_an_error_without_a_traceback(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "a.parquet"
+    path.write_bytes(b"no parquet")
+    with pytest.raises(UserError, match="can't read"):
+        read(path)

@@ -1,0 +1,70 @@
+"""Small real runs for tests: a config, its records, and `ft train` in this process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import yaml
+
+from ft.runtime import read_events
+from ft.spec import load_spec
+from ft.train.run import train
+
+QUESTIONS = ["How many heads are older than 56 ?", "What is the largest city?", "Count the tables"]
+
+
+def write_records(path: Path, count: int) -> Path:
+    """know_sql-like records of different lengths."""
+    with path.open("w") as file:
+        for i in range(count):
+            columns = ", ".join(f"c{k} INTEGER" for k in range(1 + i % 5))
+            record = {
+                "question": f"{QUESTIONS[i % 3]} {i}",
+                "context": f"CREATE TABLE t{i} ({columns})",
+                "answer": f"SELECT COUNT(*) FROM t{i} WHERE age > {i}",
+            }
+            file.write(json.dumps(record) + "\n")
+    return path
+
+
+def write_config(folder: Path, base: Path, *, num_records: int = 18, **keys) -> Path:
+    """A LoRA run of a few steps; ``keys`` change or add keys, None removes one."""
+    data = write_records(folder / "data.jsonl", num_records)
+    config = {
+        "base_model": str(base),
+        "adapter": "lora",
+        "lora_r": 4,
+        "lora_alpha": 8,
+        "lora_target_linear": True,
+        "datasets": [{"path": str(data), "type": "context_qa.load_v2"}],
+        "sequence_len": 256,
+        "micro_batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "learning_rate": 1e-2,
+        "lr_scheduler": "linear",
+        "optimizer": "adamw_torch",
+        "output_dir": str(folder / "out"),
+        "seed": 7,
+    }
+    config = {key: value for key, value in (config | keys).items() if value is not None}
+    path = folder / "run.yml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def run(config: Path, *arguments: str, overwrite: bool = False, on_event=lambda event: None):
+    return train(load_spec(config, arguments), overwrite=overwrite, on_event=on_event)
+
+
+def curve(out: Path) -> list[tuple]:
+    """(step, loss, learning rate, gradient norm) of every step, exactly as computed."""
+    return [
+        (e["step"], e["loss"], e["learning_rate"], e["grad_norm"])
+        for e in read_events(out / "events.jsonl")
+        if e["event"] == "step"
+    ]
+
+
+def events(out: Path, kind: str) -> list[dict]:
+    return [event for event in read_events(out / "events.jsonl") if event["event"] == kind]
