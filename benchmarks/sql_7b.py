@@ -1,10 +1,10 @@
 """The classic job on one GPU: sql.yml as it stands, on a Llama-2-7B-shaped base of random weights.
 
-    python benchmarks/sql_7b.py --config sql.yml --data know_sql.jsonl --tokenizer LLAMA2 --work /tmp/b
+    python benchmarks/sql_7b.py --config sql.yml --data know_sql.jsonl --tokenizer LLAMA2 --work B
 
 Makes the base (13.5 GB on disk), then runs `ft train` with base_model, data path and max_steps
-overridden and nothing else, `ft merge`, and `ft infer` on the run and on the merged model, each in a
-process of its own. Prints what a user would see, and a table of the figures at the end.
+overridden and nothing else, `ft merge`, and `ft infer` on the run and on the merged model, each in
+a process of its own. Prints what a user would see, and the figures at the end.
 LLAMA2 is a folder made by llama2_tokenizer.py.
 """
 
@@ -29,7 +29,9 @@ def make_base(folder: Path, tokenizer: Path, num_layers: int) -> None:
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    config = LlamaConfig(num_hidden_layers=num_layers, max_position_embeddings=4096, rms_norm_eps=1e-5)
+    config = LlamaConfig(
+        num_hidden_layers=num_layers, max_position_embeddings=4096, rms_norm_eps=1e-5
+    )
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16)
     with torch.device(device):
@@ -92,7 +94,8 @@ def main() -> None:
     seconds["merge"] = ft("merge", out)
     seconds["infer merged"] = ft("infer", out / "merged", *question)
     rows = figures(out / "events.jsonl") | {f"{k}_s": round(v, 1) for k, v in seconds.items()}
-    rows["merged_gb"] = round(sum(p.stat().st_size for p in (out / "merged").glob("*.safetensors")) / 1e9, 2)
+    merged_bytes = sum(path.stat().st_size for path in (out / "merged").glob("*.safetensors"))
+    rows["merged_gb"] = round(merged_bytes / 1e9, 2)
     print(json.dumps(rows, indent=1))
 
 

@@ -9,8 +9,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
+
+import tiny
 
 torch.set_num_threads(2)
 

@@ -1,9 +1,9 @@
 """Tiny real models and tokenizers, made from nothing in a second, offline.
 
 Three tokenizer families, because they differ where it hurts:
-    llama    byte-fallback BPE with a leading-space piece, BOS in front, no pad token  (Llama-2's ways)
-    chatml   byte-level BPE, no BOS, a chat template, pad == eos == <|im_end|>         (SmolLM2's ways)
-    gpt2     byte-level BPE, no BOS, no pad, no template                               (GPT-2's ways)
+    llama    like Llama-2: byte-fallback BPE, a leading-space piece, BOS in front, no pad token
+    chatml   like SmolLM2: byte-level BPE, no BOS, a chat template, pad == eos == <|im_end|>
+    gpt2     like GPT-2: byte-level BPE, no BOS, no pad, no template
 """
 
 from __future__ import annotations
@@ -11,7 +11,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 CORPUS = [
@@ -97,7 +105,7 @@ TOKENIZERS = {"llama": llama_tokenizer, "chatml": chatml_tokenizer, "gpt2": gpt2
 
 
 def save_tiny_llama(folder: Path, family: str = "chatml", *, tie: bool = False) -> Path:
-    """A 2-layer, 64-wide Llama with grouped-query attention and its tokenizer, as a plain model folder."""
+    """A 2-layer, 64-wide Llama with grouped-query attention, and its tokenizer, as a folder."""
     tokenizer = TOKENIZERS[family]()
     torch.manual_seed(0)
     config = LlamaConfig(

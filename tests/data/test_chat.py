@@ -3,8 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import tiny
 
+import tiny
 from ft.data.layout import StrategyOptions
 from ft.data.segments import IGNORE_INDEX, RecordError
 from ft.data.strategy import resolve_strategy
@@ -186,7 +186,7 @@ def test_records_that_hold_no_conversation_are_refused(record, reason):
 
 
 def test_what_the_template_refuses_is_a_lost_record():
-    with pytest.raises(RecordError, match="chat template refused: .*no such role"):
+    with pytest.raises(RecordError, match=r"chat template refused: .*no such role"):
         chat(template=LLAMA_2).render({"messages": [{"role": "tool", "content": "a"}]})
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import tiny
 
+import tiny
 from ft.data.layout import StrategyOptions
 from ft.data.segments import IGNORE_INDEX, RecordError, Separate, Tokens
 from ft.data.strategy import check_strategy, resolve_strategy
@@ -121,7 +121,7 @@ def test_a_field_that_is_no_text_is_refused(change, reason):
 
 
 def test_a_missing_field_is_refused_and_those_that_are_there_are_named():
-    with pytest.raises(RecordError, match="missing field 'article'.*context, question"):
+    with pytest.raises(RecordError, match=r"missing field 'article'.*context, question"):
         texts("context_qa", {"context": "C", "question": "Q"})
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
-import tiny
 
+import tiny
 from ft.data import prepare_data
 from ft.data.prepare import heldout_size, shuffled_order
 from ft.data.segments import IGNORE_INDEX
 from ft.runtime.errors import UserError
-from ft.spec.runspec import DataSpec, DatasetSpec, MappingLayout
+from ft.spec.runspec import DatasetSpec, DataSpec, MappingLayout
 
 LAYOUT = MappingLayout(field_instruction="q", field_output="a", no_input_format="{instruction}:")
 GOOD = [{"q": f"q{i}", "a": f"a{i}"} for i in range(20)]
@@ -215,7 +215,8 @@ def test_a_strategy_that_raises_is_named_with_its_line(tmp_path, tokenizer):
 
 
 def test_records_that_train_no_end_token_are_noted(tmp_path, tokenizer):
-    text = "from ft.data import Segment\ndef segments(r): return [Segment(r['q']), Segment(r['a'], True)]"
+    body = "return [Segment(r['q']), Segment(r['a'], is_trained=True)]"
+    text = f"from ft.data import Segment\ndef segments(r):\n    {body}\n"
     (tmp_path / "mine.py").write_text(text)
     path = write(tmp_path / "a.jsonl", GOOD)
     (report,) = prepare(tmp_path, tokenizer, path, layout="mine").report.datasets

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny
 
+import tiny
 from ft.data import PromptLayout, prepare_data, split_response
 from ft.runtime.errors import UserError
-from ft.spec.runspec import DataSpec, DatasetSpec, MappingLayout
+from ft.spec.runspec import DatasetSpec, DataSpec, MappingLayout
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 

@@ -221,3 +221,19 @@ def test_a_broken_parquet_file_is_an_error_without_a_traceback(tmp_path, monkeyp
     path.write_bytes(b"no parquet")
     with pytest.raises(UserError, match="can't read"):
         read(path)
+
+
+@pytest.mark.parametrize(
+    ("message", "advice"),
+    [
+        ("Dataset 'a/aggregated' doesn't exist on the Hub", "check the name"),
+        ("Dataset 'a/b' is a gated dataset on the Hub.", "ask for access"),
+    ],
+)
+def test_what_the_hub_refuses_says_what_to_do(monkeypatch, message, advice):
+    def refuse(*arguments, **options):
+        raise datasets.exceptions.DatasetNotFoundError(message)
+
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    with pytest.raises(UserError, match=f"(?s){advice}.*hf auth login"):
+        read("a/aggregated")

@@ -8,8 +8,8 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
-import tiny
 
+import tiny
 from ft.data.layout import StrategyOptions
 from ft.data.segments import IGNORE_INDEX, RecordError
 from ft.data.strategy import check_strategy, resolve_strategy

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-import tiny
 
+import tiny
 from ft.data.segments import IGNORE_INDEX, RecordError, Segment, Separate, Tokens, Whole
 from ft.data.tokenize import (
     check_tokens,

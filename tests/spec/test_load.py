@@ -45,7 +45,11 @@ class TestClassicFile:
         assert spec.model.base_model == "meta-llama/Llama-2-7b-hf"
         assert spec.model.load_in_4bit
         assert spec.model.special_tokens.eos_token == "</s>"
-        assert (spec.adapter.adapter, spec.adapter.lora_r, spec.adapter.lora_alpha) == ("qlora", 32, 16)
+        assert (spec.adapter.adapter, spec.adapter.lora_r, spec.adapter.lora_alpha) == (
+            "qlora",
+            32,
+            16,
+        )
         assert spec.adapter.lora_target_linear is True
         assert spec.precision.fp16 is True
         assert spec.precision.bf16 is False
@@ -68,7 +72,14 @@ class TestClassicFile:
 
     def test_keys_that_are_off_need_no_word(self):
         said = "\n".join(load_spec(SQL_YML).notices)
-        for silent in ("strict", "group_by_length", "sample_packing", "wandb", "deepspeed", "debug"):
+        for silent in (
+            "strict",
+            "group_by_length",
+            "sample_packing",
+            "wandb",
+            "deepspeed",
+            "debug",
+        ):
             assert silent not in said
 
     def test_survives_being_written_and_read_back(self, write):
@@ -102,8 +113,16 @@ class TestOverrides:
 
     def test_lists_and_null(self, write):
         arguments = ["--lora-target-modules", "[q_proj, v_proj]", "--learning-rate", "1"]
-        assert load_spec(write(SMALL), arguments).spec.adapter.lora_target_modules == ("q_proj", "v_proj")
-        assert load_spec(write(SMALL + "max_steps: 5\n"), ["--max-steps", "null"]).spec.training.max_steps is None
+        assert load_spec(write(SMALL), arguments).spec.adapter.lora_target_modules == (
+            "q_proj",
+            "v_proj",
+        )
+        assert (
+            load_spec(
+                write(SMALL + "max_steps: 5\n"), ["--max-steps", "null"]
+            ).spec.training.max_steps
+            is None
+        )
 
     def test_a_wrong_one_is_named_by_its_option(self, write):
         (problem,) = problems_of(write(SMALL), ["--lora-rr", "5"])
@@ -132,7 +151,13 @@ class TestMistakes:
             "bf16: maybe\n"
         )
         found = problems_of(path)
-        assert [p.where.rsplit("c.yml", 1)[1] for p in found] == [":1:1", ":2:1", ":5:5", ":6:1", ":7:1"]
+        assert [p.where.rsplit("c.yml", 1)[1] for p in found] == [
+            ":1:1",
+            ":2:1",
+            ":5:5",
+            ":6:1",
+            ":7:1",
+        ]
         assert "learning_rate is missing" in found[0].what
         assert "did you mean lora_alpha?" in found[1].fix
         assert "did you mean type?" in found[2].fix
@@ -174,7 +199,9 @@ class TestMistakes:
         assert "got '16'" in problem.what
 
     def test_a_key_inside_a_mapping_layout(self, write):
-        path = write(SMALL.replace("type: alpaca", "type: {format: '{instruction}', fild_input: x}"))
+        path = write(
+            SMALL.replace("type: alpaca", "type: {format: '{instruction}', fild_input: x}")
+        )
         (problem,) = problems_of(path)
         assert problem.what == "unknown key 'fild_input'"
 
@@ -244,7 +271,10 @@ def test_merge_keys(write):
         "    path: b.jsonl\n"
     )
     sets = load_spec(path).spec.data.datasets
-    assert [(entry.path, entry.type) for entry in sets] == [("a.jsonl", "alpaca"), ("b.jsonl", "alpaca")]
+    assert [(entry.path, entry.type) for entry in sets] == [
+        ("a.jsonl", "alpaca"),
+        ("b.jsonl", "alpaca"),
+    ]
 
 
 def test_spec_is_frozen(write):

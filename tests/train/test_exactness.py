@@ -8,11 +8,11 @@ import time
 
 import pytest
 import torch
-from runs import curve, events, run, write_config
 from safetensors.torch import load_file
 
 from ft.runtime import Interrupted
 from ft.runtime.durable import sha256_of
+from runs import curve, events, run, write_config
 
 
 def weights_of(out):
@@ -36,7 +36,11 @@ def test_accumulation_changes_nothing(tmp_path, tiny_llama, micro_batch_size, ac
     (tmp_path / "b").mkdir()
     whole = micro_batch_size * accumulation
     one = write_config(
-        tmp_path / "a", tiny_llama, micro_batch_size=whole, gradient_accumulation_steps=1, max_steps=6
+        tmp_path / "a",
+        tiny_llama,
+        micro_batch_size=whole,
+        gradient_accumulation_steps=1,
+        max_steps=6,
     )
     other = write_config(
         tmp_path / "b",
@@ -108,7 +112,9 @@ def test_a_killed_process_goes_on_bit_for_bit(tmp_path, tiny_llama):
     assert ft(killed).wait() == 0
     assert len(events(tmp_path / "killed" / "out", "resumed")) == 1
     assert curve(tmp_path / "killed" / "out") == curve(tmp_path / "straight" / "out")
-    adapters = [tmp_path / name / "out" / "adapter_model.safetensors" for name in ("straight", "killed")]
+    adapters = [
+        tmp_path / name / "out" / "adapter_model.safetensors" for name in ("straight", "killed")
+    ]
     assert sha256_of(adapters[0]) == sha256_of(adapters[1])
 
 

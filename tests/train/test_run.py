@@ -5,11 +5,11 @@ import math
 
 import pytest
 import torch
-from runs import curve, events, run, write_config
 from safetensors.torch import load_file, save_file
 
 from ft.runtime import RunDirectory, TrainingError, UserError
 from ft.spec import load_spec
+from runs import curve, events, run, write_config
 
 
 def steps_of(out):

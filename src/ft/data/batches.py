@@ -24,7 +24,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-IGNORE_INDEX = -100
+from ft.data.segments import IGNORE_INDEX
 
 
 class TokenRow(Protocol):
@@ -80,7 +80,7 @@ def padded_batch(rows: Sequence[TokenRow], pad_token_id: int) -> Batch:
 
 
 def flat_batch(rows: Sequence[TokenRow]) -> Batch:
-    """Rows end to end in one sequence, kept apart by cu_seq_lens; logits only at trained positions."""
+    """Rows end to end in one sequence, kept apart by cu_seq_lens; logits where a row is trained."""
     lengths = [len(row.input_ids) for row in rows]
     targets = np.concatenate([np.append(row.labels[1:], IGNORE_INDEX) for row in rows])
     kept = np.flatnonzero(targets != IGNORE_INDEX)

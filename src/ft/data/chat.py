@@ -31,6 +31,9 @@ TEMPLATES = {
 }
 """Templates that the YAML can name."""
 
+CHAT_TYPE = "chat_template"
+"""The `type:` of this layout."""
+
 TOKENIZERS_OWN = "tokenizer_default"
 SHAREGPT_FIELD = "conversations"
 SHAREGPT_NAMES = {"role": "from", "content": "value"}

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ft.data.chat import CHAT_TYPE
 from ft.data.layout import StrategyOptions
 from ft.data.prompt import PromptLayout, prompt_layout
 from ft.data.records import BrokenRecord, RawRecord, Record
@@ -185,7 +186,7 @@ class Intake:
             f"{report.num_without_end:,} of {report.num_kept:,} records train no end token, "
             "so the model may not learn to stop"
         )
-        if self._spec.type == "chat_template":
+        if self._spec.type == CHAT_TYPE:
             if self._spec.train_on_eos in ("turn", "all"):
                 note += ": set eot_tokens: to the token that ends a turn in this template"
             else:

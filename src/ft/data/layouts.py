@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ft.data import styles
-from ft.data.chat import chat_layout
+from ft.data.chat import CHAT_TYPE, chat_layout
 from ft.data.layout import (
     Fields,
     LayoutFields,
@@ -264,7 +264,7 @@ LAYOUTS: dict[str, BuiltIn] = {
         lambda record: _NO_ANSWER,
     ),
     "completion": BuiltIn(_completion),
-    "chat_template": BuiltIn(chat_layout),
+    CHAT_TYPE: BuiltIn(chat_layout),
 }
 """Name -> layout; `NAME.load` is the same as `NAME`."""
 

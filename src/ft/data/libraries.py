@@ -6,6 +6,7 @@ inside the functions.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from ft.runtime.errors import Problem, UserError
 from ft.spec.runspec import DatasetSpec
 
 _BATCH = 1000
+_SPLIT = "data"
+"""The split's name for the library where files have none of their own."""
 
 
 def read_files(spec: DatasetSpec, files: dict[str, tuple[Path, ...]]) -> RecordSource:
@@ -39,23 +42,20 @@ def read_files(spec: DatasetSpec, files: dict[str, tuple[Path, ...]]) -> RecordS
                 fix="set ds_type: to json, csv, parquet, arrow or text",
             )
         )
+    format_name = str(formats.pop())
     options = {"sep": "\t"} if chosen[0].suffix.lower() == ".tsv" else {}
     dataset = _load(
         spec,
         lambda: load_dataset(
-            str(formats.pop()),
-            data_files={DATA: [str(file) for file in chosen]},
-            split=_slice_of(split, DATA),
+            format_name,
+            data_files={_SPLIT: [str(file) for file in chosen]},
+            split=_slice_of(split, _SPLIT),
             **options,
         ),
     )
     is_single = len(chosen) == 1 and not spec.data_files
     name = str(chosen[0]) if len(chosen) == 1 else f"{spec.path}/{split.name}"
     return _source(spec, dataset, name, single_file_note(spec) if is_single else ())
-
-
-DATA = "data"
-"""The split's name for the library where files have none of their own."""
 
 
 def read_folder(spec: DatasetSpec, folder: Path) -> RecordSource:
@@ -151,7 +151,7 @@ def _explain(spec: DatasetSpec, error: BaseException) -> Problem:
     text = " ".join(str(each) for each in chain)
     page = f"https://huggingface.co/datasets/{spec.path}"
     first_line = f"{type(chain[-1]).__name__}: {str(chain[-1]).strip() or error}".splitlines()[0]
-    if "GatedRepoError" in names or "gated" in text.lower():
+    if "GatedRepoError" in names or re.search(r"\bgated\b", text):
         return Problem(
             f"{spec.path} is gated: its owner grants access",
             fix=f"ask for access on {page}, then log in with `hf auth login`",

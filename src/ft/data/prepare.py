@@ -73,14 +73,11 @@ def prepare_data(
     store, test_store = _take_in(intakes), _take_in(tests)
     reports = tuple(intake.report for intake in (*intakes, *tests))
     _check_drops(reports, spec)
-    order = shuffled_order(len(store), seed if spec.shuffle_merged_datasets else None)
-    usable = TokenizedSet(store, order[store.lengths[order] > 0])
+    usable = _usable_rows(store, seed if spec.shuffle_merged_datasets else None)
     if tests:
-        test_order = np.flatnonzero(test_store.lengths)
-        train, heldout = usable, TokenizedSet(test_store, test_order)
+        train, heldout = usable, _usable_rows(test_store, None)
     else:
-        num_heldout = heldout_size(len(usable), spec.val_set_size)
-        num_train = max(len(usable) - num_heldout, 0)
+        num_train = max(len(usable) - heldout_size(len(usable), spec.val_set_size), 0)
         train, heldout = usable[:num_train], usable[num_train:]
     _check_sizes(train, heldout, reports, spec)
     layouts = {repr(each.layout): each.layout for each in intakes if each.layout is not None}
@@ -109,6 +106,12 @@ def _take_in(intakes: Sequence[Intake]) -> TokenStore:
     for intake in intakes:
         intake.run(builder)
     return builder.build()
+
+
+def _usable_rows(store: TokenStore, seed: int | None) -> TokenizedSet:
+    """The rows that hold tokens; the others have a place in the shuffle, as axolotl's do."""
+    order = shuffled_order(len(store), seed)
+    return TokenizedSet(store, order[store.lengths[order] > 0])
 
 
 def _check_heldout(spec: DataSpec) -> None:

@@ -12,14 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ft.data.chat import TOKENIZERS_OWN, template_text
+from ft.data.chat import CHAT_TYPE, TOKENIZERS_OWN, template_text
 from ft.data.layout import Fields, LayoutFields, Strategy, StrategyOptions
 from ft.data.segments import IGNORE_INDEX, RecordError, Rendered, Separate
 from ft.data.strategy import ResolvedStrategy, build_strategy
 from ft.data.strategy_file import StrategySource
 from ft.data.tokenize import ids_before_training, tokenize
 from ft.runtime.errors import Problem, UserError
-from ft.spec.runspec import DatasetSpec
+from ft.spec.runspec import DatasetSpec, MappingLayout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -66,6 +66,15 @@ class PromptLayout:
     is_trusted: bool = True
 
     @property
+    def kind(self) -> str:
+        """What lays the records out: file, mapping, chat, tokens, or built-in."""
+        if self.source is not None:
+            return "file"
+        if isinstance(self.spec.type, MappingLayout):
+            return "mapping"
+        return {None: "tokens", CHAT_TYPE: "chat"}.get(self.spec.type, "built-in")
+
+    @property
     def prompt_fields(self) -> tuple[str, ...]:
         """Fields that a prompt needs."""
         return self.fields.prompt
@@ -89,6 +98,7 @@ class PromptLayout:
         """What prompt.json holds."""
         return {
             "version": VERSION,
+            "kind": self.kind,
             **self.spec.model_dump(mode="json", include=_LAYOUT_KEYS),
             "prompt_fields": list(self.fields.prompt),
             "response_fields": list(self.fields.response),
@@ -223,7 +233,7 @@ def prompt_layout(
         spec=spec.model_copy(update={"path": "-", "chat_template": None}),
         fields=fields,
         sequence_len=options.sequence_len,
-        chat_template=template_text(spec, options) if spec.type == "chat_template" else None,
+        chat_template=template_text(spec, options) if spec.type == CHAT_TYPE else None,
         eot_tokens=options.eot_tokens,
         source=resolved.source,
     )

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import Any
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -118,7 +118,11 @@ class TokenizedSet(Sequence[Example]):
     def __len__(self) -> int:
         return len(self._order)
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> TokenizedSet: ...
+    def __getitem__(self, index: int | slice) -> Example | TokenizedSet:
         if isinstance(index, slice):
             return TokenizedSet(self._store, self._order[index])
         row = int(self._order[index])

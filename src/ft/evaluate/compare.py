@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from ft.data.prepare import TokenizedSet, prepare_data
+from ft.data import TokenizedSet, prepare_data
 from ft.data.tokenize import split_response
 from ft.evaluate.answer import Answerer, answerer_of
 from ft.evaluate.generate import Sampling
@@ -132,7 +132,8 @@ def _answer(
     on_event: OnEvent,
 ) -> list[dict[str, Any]]:
     """Each record's prompt, reference, answer, and what the metrics say of it."""
-    pairs = [split_response(heldout[i].input_ids, heldout[i].labels) for i in range(num_records)]
+    rows_asked = [heldout[i] for i in range(num_records)]
+    pairs = [split_response(row.input_ids.tolist(), row.labels.tolist()) for row in rows_asked]
     # Prompts of like length share a batch: less padding, the same answers.
     order = sorted(range(num_records), key=lambda i: len(pairs[i][0]))
     rows: list[dict[str, Any]] = [{} for _ in pairs]

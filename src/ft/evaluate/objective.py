@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ft.data.batches import IGNORE_INDEX, Batch, Collate, TokenRow, flat_batch, padded_batch
+from ft.data.batches import Batch, Collate, TokenRow, flat_batch, padded_batch
+from ft.data.segments import IGNORE_INDEX
 
 
 class Objective(Protocol):

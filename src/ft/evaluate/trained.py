@@ -29,10 +29,12 @@ class TrainedRun:
     """Where the YAML was, beside which strategies are looked up."""
 
     def load(self) -> LoadedModel:
-        """The model as it was trained: same base, same quantization, same precision."""
+        """The model as it was trained: same base, same quantization, same compute dtype.
+
+        A full model's weights are held in the compute dtype: the fp32 masters are for training.
+        """
         hardware = probe_hardware()
-        trains_all = self.adapter.adapter is None
-        precision = choose_precision(self.precision, hardware, trains_all=trains_all)
+        precision = choose_precision(self.precision, hardware, trains_all=False)
         return load_trained(self.folder, self.model, self.adapter, precision, hardware=hardware)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 import ft.model.patches  # noqa: F401  # first: peft imports bitsandbytes
@@ -122,10 +122,7 @@ class LoadedModel:
             self.model.save_pretrained(folder)
             return
         state = get_peft_model_state_dict(self.model, save_embedding_layers=False)
-        separate = {
-            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for name, tensor in state.items()
-        }
+        separate = {name: _own_copy(tensor) for name, tensor in state.items()}
         save_file(separate, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
         config = copy.copy(self.model.active_peft_config)
         config.inference_mode = True
@@ -164,6 +161,11 @@ def _require_same_tensors(state: dict[str, Any], expected: dict[str, Any], folde
                 fix="load it with the settings that it was saved with",
             )
         )
+
+
+def _own_copy(tensor: Tensor) -> Tensor:
+    """On the CPU, sharing nothing with the model: tied tensors are written out twice."""
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
 def _num_weights(parameter: nn.Parameter) -> int:

@@ -18,35 +18,30 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ft.model import Hardware, LoadedModel, Precision, load_base, load_trained
 from ft.model.precision import DTYPES, NumberFormat
 from ft.runtime.durable import staged_folder, write_json
 from ft.runtime.errors import FtError, Problem, UserError
+from ft.ship.merge_layers import MergedLayers, merge_layers
+from ft.ship.merge_report import (
+    MAX_MEAN_KL,
+    MAX_MEAN_KL_OTHER_BASE,
+    MergeReport,
+    compare_answers,
+)
 from ft.spec.runspec import AdapterSpec, ModelSpec
-
-# isort: split
-from peft.tuners.tuners_utils import BaseTunerLayer  # after ft.model, the way in for peft
 
 MERGE_FILE = "merge.json"
 """Marks a folder as made by a merge, and holds its report."""
-
-MAX_LAYER_ERROR = 1e-4
-"""Largest difference of a merged layer's output, relative to its largest output, in fp32."""
-
-MAX_MEAN_KL = 0.01
-"""Nats a token, merged against adapter, when both compute the same function in other roundings."""
-
-MAX_MEAN_KL_OTHER_BASE = 0.25
-"""The same where the functions differ: 8-bit activations, or a base other than the trained one."""
 
 Onto = Literal["dequantized", "plain"]
 """Which form of a quantized base the adapter is merged onto."""
@@ -80,41 +75,6 @@ class _Target:
     allows_untrained: bool
 
 
-@dataclass(frozen=True)
-class MergeReport:
-    """What was merged and how far it is from the adapter."""
-
-    out: Path
-    onto: str
-    dtype: str
-    num_layers: int
-    max_layer_error: float
-    """Of all layers, relative, in fp32."""
-    num_probe_tokens: int
-    max_logit_difference: float
-    mean_kl: float
-    """KL(adapter || merged) over the probes' positions, in nats a token."""
-    mean_kl_of_base: float
-    """KL(adapter || base without adapter): what a merge that did nothing would show."""
-    top1_agreement: float
-    max_mean_kl: float
-    """The bound that was applied."""
-
-    def render(self) -> list[str]:
-        """The report as lines for the terminal."""
-        return [
-            f"{self.out}: {self.num_layers} layers merged onto the {self.onto} base, "
-            f"in {self.dtype}",
-            f"  layers in fp32: adapter and merged differ by at most {self.max_layer_error:.1e}",
-            "  files: every tensor read back as it was written",
-            f"  answers on {self.num_probe_tokens} tokens, adapter against merged files:",
-            f"    mean KL {self.mean_kl:.2e} nats (bound {self.max_mean_kl:g}; without the adapter "
-            f"{self.mean_kl_of_base:.2e})",
-            f"    same first choice {self.top1_agreement:.1%}, largest logit difference "
-            f"{self.max_logit_difference:.3g}",
-        ]
-
-
 def merge_adapter(  # noqa: PLR0913  # the one door: a run's five parts, and what to make of them
     run_folder: Path,
     model: ModelSpec,
@@ -127,6 +87,7 @@ def merge_adapter(  # noqa: PLR0913  # the one door: a run's five parts, and wha
     onto: Onto = "dequantized",
     dtype: NumberFormat = "bf16",
     allow_untrained: bool = False,
+    extra_files: tuple[Path, ...] = (),
     on_progress: OnProgress = lambda phase, done, total: None,
 ) -> MergeReport:
     """Merges a run's adapter into a full model in ``out``; an earlier merge there is replaced.
@@ -143,6 +104,7 @@ def merge_adapter(  # noqa: PLR0913  # the one door: a run's five parts, and wha
         onto: Which form of a quantized base to merge onto.
         dtype: Format of the merged weights.
         allow_untrained: Merge although the adapters of some layers change nothing.
+        extra_files: Copied beside the model: what else belongs to it.
         on_progress: Told how far it is.
 
     Raises:
@@ -156,24 +118,28 @@ def merge_adapter(  # noqa: PLR0913  # the one door: a run's five parts, and wha
     _refuse_before_loading(source, out, probes)
     on_progress("asking the adapter", 0, None)
     adapter_logits, base_logits = _trained_answers(source, probes)
-    merged, layer_errors = _merge(source, target, on_progress)
+    merged, layers = _merge(source, target, on_progress)
     with staged_folder(out) as staging:
         on_progress("writing", 0, None)
         merged.model.save_pretrained(staging)
         merged.tokenizer.tokenizer.save_pretrained(staging)
         on_progress("asking the merged model", 0, None)
         merged_logits = _answers_of_files(staging, merged, source, target, probes)
-        figures = _compare(adapter_logits, base_logits, merged_logits)
+        figures = compare_answers(adapter_logits, merged_logits)
         report = MergeReport(
+            **dataclasses.asdict(figures),
             out=out,
             onto=target.onto,
             dtype=dtype,
-            num_layers=len(layer_errors),
-            max_layer_error=max(layer_errors),
+            num_layers=len(layers.errors),
+            max_layer_error=max(layers.errors),
+            mean_kl_of_base=compare_answers(adapter_logits, base_logits).mean_kl,
             max_mean_kl=_bound(source, target),
-            **figures,
         )
-        _require_same_answers(report)
+        if not report.is_proven:
+            _refuse_other_answers(report)
+        for file in extra_files:
+            shutil.copyfile(file, staging / file.name)
         write_json(staging / MERGE_FILE, {**dataclasses.asdict(report), "out": out.name})
     return report
 
@@ -232,81 +198,33 @@ def _answers(loaded: LoadedModel, probes: list[list[int]]) -> list[Tensor]:
 
 def _merge(
     source: _Source, target: _Target, on_progress: OnProgress
-) -> tuple[LoadedModel, list[float]]:
-    """The merged model in host memory, and each layer's error."""
+) -> tuple[LoadedModel, MergedLayers]:
+    """The merged model in host memory, and how its layers fared."""
     on_progress(f"loading the {target.onto} base", 0, None)
     loaded = _load(source, target.onto)
     dtype = DTYPES[target.dtype]
-    layers = [
-        (name, layer)
-        for name, layer in loaded.model.named_modules()
-        if isinstance(layer, BaseTunerLayer)
-    ]
-    errors: list[float] = []
-    untrained: list[str] = []
-    with torch.no_grad(), _exact_products():
-        for num_done, (name, layer) in enumerate(layers):
-            on_progress("merging", num_done, len(layers))
-            error, is_changed = _merge_layer(layer, dtype)
-            if not is_changed:
-                untrained.append(name.removeprefix("base_model.model."))
-            if not error <= MAX_LAYER_ERROR:  # a NaN is no pass
-                raise FtError(
-                    f"the merged {name} does not compute what the adapter does: relative error "
-                    f"{error:.1e} in fp32"
-                )
-            errors.append(error)
-    if untrained and not (target.allows_untrained and len(untrained) < len(layers)):
-        _refuse_untrained(source, untrained, len(layers))
+    result = merge_layers(
+        loaded.model, dtype, lambda done, total: on_progress("merging", done, total)
+    )
+    has_change = len(result.untrained) < len(result.errors)
+    if result.untrained and not (target.allows_untrained and has_change):
+        _refuse_untrained(source, result)
     model = loaded.model.base_model.unload()
     _settle_tying(model)
     for parameter in model.parameters():
         parameter.data = parameter.data.to("cpu", dtype)
     loaded.model = model
     _free_memory()
-    return loaded, errors
+    return loaded, result
 
 
-def _merge_layer(layer: Any, dtype: torch.dtype) -> tuple[float, bool]:
-    """Merges one adapted layer in fp32 and leaves its weight in ``dtype``.
-
-    The adapted layer's own output, unmerged, is what the merged weight is held against.
-
-    Returns:
-        The relative error, and whether the adapter changed the weight at all.
-    """
-    base = layer.get_base_layer()
-    original = base.weight.detach().to(torch.float32)
-    layer.to(torch.float32)
-    base.weight = nn.Parameter(original.clone(), requires_grad=False)  # its own, if it was tied
-    x = _random_input(base)
-    expected = layer(x)
-    layer.merge(safe_merge=True)
-    actual = base(x)
-    error = (actual - expected).abs().max() / expected.abs().max().clamp_min(1e-30)
-    is_changed = not torch.equal(base.weight, original)
-    base.weight = nn.Parameter(base.weight.detach().to(dtype), requires_grad=False)
-    return error.item(), is_changed
-
-
-def _random_input(base: nn.Module) -> Tensor:
-    weight = base.weight
-    assert isinstance(weight, Tensor)
-    generator = torch.Generator().manual_seed(0)
-    if isinstance(base, nn.Embedding):
-        return torch.randint(len(weight), (64,), generator=generator).to(weight.device)
-    width = base.in_features if isinstance(base, nn.Linear) else weight.shape[0]  # else: Conv1D
-    return torch.randn(8, width, generator=generator).to(weight.device)
-
-
-def _refuse_untrained(source: _Source, untrained: list[str], num_layers: int) -> None:
-    everything = len(untrained) == num_layers
-    what = (
-        "the adapter was never trained: it changes no weight"
-        if everything
-        else f"{len(untrained)} of {num_layers} layers were never trained: {untrained[0]}, ..."
-    )
-    fix = "train it first" if everything else "allow untrained layers if that is meant"
+def _refuse_untrained(source: _Source, layers: MergedLayers) -> NoReturn:
+    untrained, num_layers = layers.untrained, len(layers.errors)
+    what = "the adapter was never trained: it changes no weight"
+    fix = "train it first"
+    if len(untrained) < num_layers:
+        what = f"{len(untrained)} of {num_layers} layers were never trained: {untrained[0]}, ..."
+        fix = "if that is meant, leave them out of lora_target_modules"
     raise UserError(Problem(what, str(source.run_folder), fix=fix))
 
 
@@ -336,19 +254,6 @@ def _answers_of_files(
     return _answers(dataclasses.replace(merged, model=base.model, precision=precision), probes)
 
 
-def _compare(adapter: list[Tensor], base: list[Tensor], merged: list[Tensor]) -> dict[str, Any]:
-    """The figures of a report, over all positions of all probes."""
-    adapter_TV, base_TV, merged_TV = torch.cat(adapter), torch.cat(base), torch.cat(merged)
-    same = adapter_TV.argmax(-1) == merged_TV.argmax(-1)
-    return {
-        "num_probe_tokens": len(adapter_TV),
-        "max_logit_difference": (adapter_TV - merged_TV).abs().max().item(),
-        "mean_kl": _mean_kl(adapter_TV, merged_TV),
-        "mean_kl_of_base": _mean_kl(adapter_TV, base_TV),
-        "top1_agreement": same.float().mean().item(),
-    }
-
-
 def _bound(source: _Source, target: _Target) -> float:
     """Largest mean KL: wider where adapter and merge do not compute the same function."""
     is_other_base = source.is_quantized and target.onto == "plain"
@@ -357,34 +262,15 @@ def _bound(source: _Source, target: _Target) -> float:
     return MAX_MEAN_KL
 
 
-def _mean_kl(logits_TV: Tensor, other_TV: Tensor) -> float:
-    """KL(softmax(logits) || softmax(other)), the mean over tokens, in nats."""
-    log_p, log_q = logits_TV.double().log_softmax(-1), other_TV.double().log_softmax(-1)
-    return (log_p.exp() * (log_p - log_q)).sum(-1).mean().clamp_min(0.0).item()
-
-
-def _require_same_answers(report: MergeReport) -> None:
-    if report.mean_kl <= report.max_mean_kl:  # a NaN is no pass
-        return
+def _refuse_other_answers(report: MergeReport) -> NoReturn:
     raise FtError(
         Problem(
             f"the merged model answers differently from the adapter: mean KL {report.mean_kl:.3g} "
             f"nats a token, at most {report.max_mean_kl:g} was expected; nothing was put in place",
             str(report.out),
-            fix="merge onto the dequantized base, in fp32" if report.onto == "plain" else "",
+            fix="merge onto the dequantized base" if report.onto == "plain" else "",
         )
     )
-
-
-@contextmanager
-def _exact_products() -> Iterator[None]:
-    """Matrix products of fp32 tensors in full fp32, for the length of the block."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def _free_memory() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -47,8 +46,7 @@ def merge_run(directory: RunDirectory, *, onto: str, on_event: OnEvent) -> list[
         out=directory.merged,
         onto=cast(Onto, onto),
         probe_input_ids=directory.read_run()["probe_input_ids"],
+        extra_files=(directory.prompt_file,),
         on_progress=progress,
     )
-    shutil.copyfile(directory.prompt_file, directory.merged / "prompt.json")
     return report.render()
-

@@ -28,7 +28,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ft.data.batches import IGNORE_INDEX, Batch, StepPlan, TokenRow
+from ft.data.batches import Batch, StepPlan, TokenRow
+from ft.data.segments import IGNORE_INDEX
 from ft.evaluate.objective import Objective, held_out_loss
 from ft.runtime import EventLog, Interrupted, Problem, TrainingError
 from ft.train.cadence import Cadence

@@ -45,7 +45,7 @@ from ft.train.loop import LoopSettings, OnEvent, TrainingLoop
 from ft.train.optimizer import build_optimizer, build_schedule
 
 RUN_FORMAT = 1
-NUM_PROBES, PROBE_TOKENS = 8, 256
+NUM_PROBES, PROBE_TOKENS = 8, 128
 
 
 @dataclass(frozen=True)
