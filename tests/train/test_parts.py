@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import Parameter
 
-from ft.data.batches import StepPlan
+from ft.data.batches import Flat, Padded, StepPlan
 from ft.spec import EvaluationSpec, OutputSpec, TrainingSpec
 from ft.spec.runspec import Optimizers, Schedules
 from ft.train.cadence import checkpoint_cadence, evaluation_cadence
@@ -99,10 +99,8 @@ def test_an_epoch_sees_each_record_once_whoever_reads_it(num_processes):
     seen = []
     for step in range(plan.steps_per_epoch):
         records = plan.records_of(step)
-        shares = [plan.micro_batches(records, rank) for rank in range(num_processes)]
-        assert len({len(share) for share in shares}) == 1, "collectives need equal counts"
-        dealt = [record for share in shares for batch in share for record in batch]
-        assert sorted(dealt) == sorted(records)
+        shares = [plan.share_of(records, rank) for rank in range(num_processes)]
+        assert sorted(record for share in shares for record in share) == sorted(records)
         seen += records
     assert sorted(seen) == list(range(23))
 
@@ -116,3 +114,14 @@ def test_epochs_differ_and_are_repeatable():
 
 def test_a_step_holds_the_same_records_however_it_is_cut():
     assert StepPlan(50, 4, 2, 1, 5).records_of(3) == StepPlan(50, 1, 4, 2, 5).records_of(3)
+
+
+def test_padded_passes_are_cut_by_number():
+    assert Padded(0).cut([5, 5, 5, 5, 5], 2) == [[0, 1], [2, 3], [4]]
+
+
+def test_flat_passes_are_cut_by_the_tokens_of_full_rows():
+    """Two rows of at most 10 tokens may be in a pass: so may four of 5, and two of 10 always."""
+    assert Flat(10).cut([5, 5, 5, 5, 5], 2) == [[0, 1, 2, 3], [4]]
+    assert Flat(10).cut([10, 10, 10], 2) == [[0, 1], [2]]
+    assert Flat(10).cut([], 2) == []

@@ -15,7 +15,7 @@ Two layouts, same numbers:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -56,7 +56,61 @@ class Batch:
         return Batch(inputs, self.targets.to(device, non_blocking=True), self.num_tokens)
 
 
-Collate = Callable[[Sequence[TokenRow]], Batch]
+class Layout(Protocol):
+    """How rows become forward passes."""
+
+    def cut(self, lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+        """Positions of the rows of each forward pass, in order; ``lengths`` in tokens."""
+        ...
+
+    def batch(self, rows: Sequence[TokenRow]) -> Batch:
+        """One forward pass."""
+        ...
+
+
+@dataclass(frozen=True)
+class Padded:
+    """``batch_size`` rows a pass, padded to the longest of them."""
+
+    pad_token_id: int
+
+    def cut(self, lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+        """By number."""
+        positions = list(range(len(lengths)))
+        return [positions[i : i + batch_size] for i in range(0, len(positions), batch_size)]
+
+    def batch(self, rows: Sequence[TokenRow]) -> Batch:
+        """One padded forward pass."""
+        return padded_batch(rows, self.pad_token_id)
+
+
+@dataclass(frozen=True)
+class Flat:
+    """As many rows a pass as ``batch_size`` rows of full length would have tokens.
+
+    The memory is that of the largest batch that the config allows anyhow; short records share a
+    pass, where padding would have spent the same room on nothing. Gradients are the same however an
+    optimizer step is cut.
+    """
+
+    sequence_len: int
+
+    def cut(self, lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+        """By tokens; a pass always takes ``batch_size`` rows, which fit by definition."""
+        room = batch_size * self.sequence_len
+        batches: list[list[int]] = []
+        num_tokens = 0
+        for position, length in enumerate(lengths):
+            if not batches or num_tokens + length > room:
+                batches.append([])
+                num_tokens = 0
+            batches[-1].append(position)
+            num_tokens += length
+        return batches
+
+    def batch(self, rows: Sequence[TokenRow]) -> Batch:
+        """One flat forward pass."""
+        return flat_batch(rows)
 
 
 def padded_batch(rows: Sequence[TokenRow], pad_token_id: int) -> Batch:
@@ -126,15 +180,6 @@ class StepPlan:
         start = step_in_epoch * self.records_per_step
         return [int(i) for i in order[start : start + self.records_per_step]]
 
-    def micro_batches(self, records: Sequence[int], process_index: int) -> list[list[int]]:
-        """This process's share of a step, cut into micro-batches.
-
-        Every process gets the same number of them, as collective operations need; where the records
-        run out, a process repeats the step's first record in a batch whose targets it must ignore,
-        and that batch is an empty list here.
-        """
-        own = list(records[process_index :: self.num_processes])
-        most = math.ceil(len(records) / self.num_processes)
-        num_batches = math.ceil(most / self.micro_batch_size)
-        size = self.micro_batch_size
-        return [own[i * size : (i + 1) * size] for i in range(num_batches)]
+    def share_of(self, records: Sequence[int], process_index: int) -> list[int]:
+        """The records of a step that a process trains on: they are dealt out in turn."""
+        return list(records[process_index :: self.num_processes])

@@ -11,6 +11,7 @@ import numpy as np
 from torch import nn
 
 from ft.data import TokenizedSet, prepare_data
+from ft.data.batches import Padded
 from ft.data.tokenize import split_response
 from ft.evaluate.answer import Answerer, answerer_of
 from ft.evaluate.generate import Sampling
@@ -118,7 +119,7 @@ def _form_of(loaded: LoadedModel, *, is_base: bool) -> AbstractContextManager[An
 
 def _loss(loaded: LoadedModel, model: nn.Module, heldout: TokenizedSet, batch_size: int) -> float:
     pad_token_id = loaded.tokenizer.tokenizer.pad_token_id
-    objective = SupervisedTuning.in_layout(is_flat=False, pad_token_id=pad_token_id)
+    objective = SupervisedTuning(Padded(pad_token_id))
     return held_out_loss(objective, model, heldout, batch_size=batch_size, device=loaded.device)
 
 

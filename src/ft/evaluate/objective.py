@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -16,15 +15,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ft.data.batches import Batch, Collate, TokenRow, flat_batch, padded_batch
+from ft.data.batches import Batch, Layout, TokenRow
 from ft.data.segments import IGNORE_INDEX
 
 
 class Objective(Protocol):
     """One way to learn from records."""
 
-    def batch(self, rows: Sequence[TokenRow]) -> Batch:
-        """The forward pass of these rows."""
+    @property
+    def layout(self) -> Layout:
+        """How its rows become forward passes."""
         ...
 
     def weight(self, row: TokenRow) -> int:
@@ -40,16 +40,7 @@ class Objective(Protocol):
 class SupervisedTuning:
     """Next-token cross-entropy at trained positions."""
 
-    collate: Collate
-
-    @classmethod
-    def in_layout(cls, *, is_flat: bool, pad_token_id: int) -> SupervisedTuning:
-        """With flat batches (variable-length attention) or padded ones."""
-        return cls(flat_batch if is_flat else partial(padded_batch, pad_token_id=pad_token_id))
-
-    def batch(self, rows: Sequence[TokenRow]) -> Batch:
-        """The forward pass of these rows."""
-        return self.collate(rows)
+    layout: Layout
 
     def weight(self, row: TokenRow) -> int:
         """Trained tokens; the first token of a record is never predicted."""
@@ -82,11 +73,12 @@ def held_out_loss(
     was_training = model.training
     model.eval()
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i].input_ids))
+    cuts = objective.layout.cut([len(rows[i].input_ids) for i in order], batch_size)
     total = torch.zeros((), dtype=torch.float64)
     try:
-        for start in range(0, len(order), batch_size):
-            chosen = [rows[i] for i in order[start : start + batch_size]]
-            total += objective.loss_sum(model, objective.batch(chosen).to(device)).cpu()
+        for cut in cuts:
+            batch = objective.layout.batch([rows[order[position]] for position in cut])
+            total += objective.loss_sum(model, batch.to(device)).cpu()
     finally:
         model.train(was_training)
     return float(total) / sum(objective.weight(row) for row in rows)

@@ -162,7 +162,7 @@ class TrainingLoop:
         records = self.plan.records_of(step)
         num_trained = sum(self.objective.weight(self.train_rows[i]) for i in records)
         process_index = self.accelerator.process_index
-        micro_batches = self.plan.micro_batches(records, process_index)
+        micro_batches = self._micro_batches(records)
         loss_sum = torch.zeros((), device=self.accelerator.device)
         num_tokens = 0
         for number, indices in enumerate(micro_batches):
@@ -186,10 +186,25 @@ class TrainingLoop:
             loss, grad_norm, learning_rate, num_tokens, num_trained, elapsed_s, was_skipped
         )
 
+    def _micro_batches(self, records: Sequence[int]) -> list[list[int]]:
+        """This process's forward passes of the step, as record numbers.
+
+        Every process makes the same number of passes, as collective operations need; one that has
+        fewer makes empty ones.
+        """
+        cuts = []
+        for process_index in range(self.plan.num_processes):
+            share = self.plan.share_of(records, process_index)
+            lengths = [len(self.train_rows[i].input_ids) for i in share]
+            cut = self.objective.layout.cut(lengths, self.plan.micro_batch_size)
+            cuts.append([[share[position] for position in batch] for batch in cut])
+        own = cuts[self.accelerator.process_index]
+        return own + [[]] * (max(map(len, cuts)) - len(own))
+
     def _batch(self, indices: Sequence[int], filler: int) -> Batch:
         """The micro-batch; an empty one repeats a record with every target ignored."""
         rows = [self.train_rows[i] for i in indices or [filler]]
-        batch = self.objective.batch(rows).to(self.accelerator.device)
+        batch = self.objective.layout.batch(rows).to(self.accelerator.device)
         if not indices:
             batch = replace(batch, targets=torch.full_like(batch.targets, IGNORE_INDEX))
         return batch

@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from ft.data.batches import StepPlan
+from ft.data.batches import Flat, Layout, Padded, StepPlan
 from ft.data.prepare import PreparedData, prepare_data
 from ft.evaluate.objective import SupervisedTuning
 from ft.model import (
@@ -208,9 +208,7 @@ def _assemble(
         weights=model,
         optimizer=optimizer,
         schedule=schedule,
-        objective=SupervisedTuning.in_layout(
-            is_flat=model.attention.is_varlen, pad_token_id=model.tokenizer.tokenizer.pad_token_id
-        ),
+        objective=SupervisedTuning(_layout(spec, model)),
         train_rows=data.train,
         heldout_rows=data.heldout,
         plan=plan,
@@ -229,6 +227,13 @@ def _assemble(
         events=teller.events,
         on_event=teller.show,
     )
+
+
+def _layout(spec: RunSpec, model: LoadedModel) -> Layout:
+    """Without pad tokens where the attention keeps records apart by itself."""
+    if model.attention.is_varlen:
+        return Flat(spec.data.sequence_len)
+    return Padded(model.tokenizer.tokenizer.pad_token_id)
 
 
 def _identity(
