@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import transformers
+
 
 @contextmanager
 def _without_hub_kernels() -> Iterator[None]:
@@ -69,7 +71,12 @@ def _accept_int8_casts() -> None:
 
 
 def _accept_old_checkpointing_name() -> None:
-    warnings.filterwarnings("ignore", message=".is_gradient_checkpointing. is deprecated")
+    names = "is_gradient_checkpointing|gradient_checkpointing_enable"
+    warnings.filterwarnings("ignore", message=f".({names}). is deprecated")
+
+
+def _draw_no_bars() -> None:
+    transformers.logging.disable_progress_bar()
 
 
 def _accept_tied_targets() -> None:
@@ -102,10 +109,17 @@ PATCHES = (
         apply=_accept_int8_casts,
     ),
     Patch(
-        name="peft: no word about transformers' old name is_gradient_checkpointing",
-        reason="peft 0.21 asks a model by the name that transformers 5.2x replaces",
-        remove_when="peft reads is_activation_checkpointing",
+        name="transformers: no word about its old names for gradient checkpointing",
+        reason="peft 0.21 asks by the names that transformers 5.2x replaces, so do we: 5.17 has "
+        "no other",
+        remove_when="peft reads is_activation_checkpointing, and our floor has the new names",
         apply=_accept_old_checkpointing_name,
+    ),
+    Patch(
+        name="transformers: no progress bars of its own",
+        reason="they are drawn into ours, and into logs",
+        remove_when="never: it is a setting",
+        apply=_draw_no_bars,
     ),
     Patch(
         name="peft: no word about an adapter on one of two tied embeddings",

@@ -22,6 +22,7 @@ from ft.model import (
     Hardware,
     LoadedModel,
     LoadedTokenizer,
+    apply_patches,
     build_model,
     choose_precision,
     load_tokenizer,
@@ -256,6 +257,7 @@ def _identity(
         "precision": model.precision.compute,
         "attention": model.attention.implementation,
         "environment": describe_environment() | {"hardware": model.hardware.name},
+        "patches": apply_patches(),
     }
 
 
