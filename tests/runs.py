@@ -9,6 +9,7 @@ import yaml
 
 from ft.runtime import read_events
 from ft.spec import load_spec
+from ft.train.claim import claim_run
 from ft.train.run import train
 
 QUESTIONS = ["How many heads are older than 56 ?", "What is the largest city?", "Count the tables"]
@@ -54,7 +55,8 @@ def write_config(folder: Path, base: Path, *, num_records: int = 18, **keys) -> 
 
 
 def run(config: Path, *arguments: str, overwrite: bool = False, on_event=lambda event: None):
-    return train(load_spec(config, arguments), overwrite=overwrite, on_event=on_event)
+    with claim_run(load_spec(config, arguments), overwrite=overwrite) as claimed:
+        return train(claimed, on_event=on_event)
 
 
 def curve(out: Path) -> list[tuple]:

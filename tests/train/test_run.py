@@ -17,7 +17,7 @@ def steps_of(out):
 
 
 def test_leaves_a_run_that_names_itself(tmp_path, tiny_llama):
-    outcome = run(write_config(tmp_path, tiny_llama, num_epochs=2, val_set_size=0.2))
+    result = run(write_config(tmp_path, tiny_llama, num_epochs=2, val_set_size=0.2))
     out = tmp_path / "out"
     names = {path.name for path in out.iterdir()}
     assert {
@@ -30,7 +30,7 @@ def test_leaves_a_run_that_names_itself(tmp_path, tiny_llama):
     assert identity["data"]["num_train_records"] == 14
     assert identity["data"]["num_heldout_records"] == 4
     assert identity["environment"]["libraries"]["torch"].startswith(torch.__version__.split("+")[0])
-    assert outcome.summary["num_steps"] == 8
+    assert result["num_steps"] == 8
     assert load_spec(out / "resolved.yml").spec.adapter.lora_r == 4
     losses = [event["eval_loss"] for event in events(out, "evaluation")]
     assert losses[-1] < losses[0] - 0.3
@@ -44,10 +44,12 @@ def test_no_pickle_anywhere(tmp_path, tiny_llama):
 
 def test_finished_runs_say_so_and_overwrite_trains_anew(tmp_path, tiny_llama):
     config = write_config(tmp_path, tiny_llama, max_steps=2)
-    assert not run(config).was_finished_before
+    first = run(config)
     before = curve(tmp_path / "out")
-    assert run(config).was_finished_before
-    assert not run(config, overwrite=True).was_finished_before
+    assert run(config) == first
+    assert len(events(tmp_path / "out", "start")) == 1, "the second time there was nothing to do"
+    again = run(config, overwrite=True)
+    assert again["total_time_s"] != first["total_time_s"]
     assert curve(tmp_path / "out") == before
 
 
@@ -105,14 +107,14 @@ def test_checkpoints_are_limited_and_the_best_is_kept(tmp_path, tiny_llama):
 
 
 def test_early_stopping(tmp_path, tiny_llama):
-    outcome = run(
+    result = run(
         write_config(
             tmp_path, tiny_llama, num_epochs=20, val_set_size=4, eval_steps=1, early_stopping_patience=2,
             learning_rate=0.5, lr_scheduler="constant",
         )
     )  # fmt: skip
-    assert outcome.summary["is_stopped_early"]
-    assert outcome.summary["num_steps"] == outcome.summary["best_step"] + 2
+    assert result["is_stopped_early"]
+    assert result["num_steps"] == result["best_step"] + 2
 
 
 def damage_truncate(folder):

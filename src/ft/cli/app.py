@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from ft.cli.failures import report_failure
+from ft.cli.output import say
 from ft.runtime import Problem, RunDirectory, UserError, find_newest_run
 
 app = typer.Typer(
@@ -50,24 +51,22 @@ def train(
     The same command again resumes an unfinished run.
     """
     from ft.cli.display import duration, run_display
+    from ft.train.claim import claim_run
 
     loaded = _load(config, context.args)
-    quiet_libraries()
-    from ft.train.run import train as train_run
+    out = _short(Path(loaded.spec.output.output_dir))
+    with claim_run(loaded, overwrite=overwrite) as claimed:
+        if claimed.is_finished:
+            say(f"{out} is finished already; --overwrite trains anew")
+        else:
+            quiet_libraries()
+            from ft.train.run import train as train_run
 
-    with run_display() as display:
-        outcome = train_run(loaded, overwrite=overwrite, on_event=display)
-    out = _short(outcome.run.path)
-    if outcome.was_finished_before:
-        num_steps = outcome.summary["num_steps"]
-        say(f"{out} is finished already ({num_steps} steps); --overwrite trains anew")
-    else:
-        say(f"done in {duration(outcome.summary['total_time_s'])}: {out}")
-    is_adapter = loaded.spec.adapter.adapter is not None
-    say(
-        f'next: ft infer {out} --prompt "..."   ft eval {out}'
-        + (f"   ft merge {out}" if is_adapter else "")
-    )
+            with run_display() as display:
+                result = train_run(claimed, on_event=display)
+            say(f"done in {duration(result['total_time_s'])}: {out}")
+    merging = f"   ft merge {out}" if loaded.spec.adapter.adapter else ""
+    say(f'next: ft infer {out} --prompt "..."   ft eval {out}{merging}')
 
 
 @app.command(context_settings=_TAKES_OVERRIDES)
@@ -230,11 +229,6 @@ def _short(path: Path) -> str:
         return str(path.absolute().relative_to(Path.cwd()))
     except ValueError:
         return str(path)
-
-
-def say(text: str) -> None:
-    """One line to standard output."""
-    typer.echo(text)
 
 
 def quiet_libraries() -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ft.cli.output import say
 from ft.runtime import Problem, UserError
 
 if TYPE_CHECKING:
@@ -87,13 +88,13 @@ def _print_answer(
     """On a terminal as it comes, elsewhere when it is whole."""
     if not sys.stdout.isatty():
         answer = answerer.answer(prompt, sampling, strips_prefix=strips)
-        _print(answer)
+        say(answer)
         return answer
     answer = ""
     for piece in answerer.stream(prompt, sampling, strips_prefix=strips):
         answer += piece
-        _print(piece, end="")
-    _print("")
+        say(piece, end="")
+    say("")
     return answer
 
 
@@ -151,8 +152,3 @@ def _parse_record(text: str, where: str) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise UserError(Problem(f"expected a JSON object, got {type(record).__name__}", where))
     return record
-
-
-def _print(text: str, end: str = "\n") -> None:
-    sys.stdout.write(text + end)
-    sys.stdout.flush()

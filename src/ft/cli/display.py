@@ -1,7 +1,7 @@
 """How a run looks in the terminal: a live line on a terminal, plain lines elsewhere.
 
-Both are fed the same events that events.jsonl gets. A closed pipe or a broken terminal silences
-the display; it never stops a run.
+Both are fed the same events that events.jsonl gets. A closed pipe silences the display; it never
+stops a run.
 """
 
 from __future__ import annotations
@@ -21,22 +21,31 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ft.cli.output import discard_output
+
 Event = dict[str, Any]
 
 
 def run_display(*, is_quiet: bool = False) -> _Display:
     """The display that fits standard output."""
     if sys.stdout.isatty() and not is_quiet:
-        return _LiveDisplay(Console(highlight=False))
-    return _PlainDisplay(Console(highlight=False, soft_wrap=True, no_color=True))
+        return _LiveDisplay(_PatientConsole(highlight=False))
+    return _PlainDisplay(_PatientConsole(highlight=False, soft_wrap=True, no_color=True))
+
+
+class _PatientConsole(Console):
+    """Rich exits when its output is closed; a run must not."""
+
+    def on_broken_pipe(self) -> None:
+        """Goes on without an audience."""
+        discard_output()
 
 
 class _Display:
-    """What both kinds have: sentences for the events, and a stop when the output is gone."""
+    """What both kinds have: sentences for the events."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.is_broken = False
 
     def __enter__(self) -> _Display:
         return self
@@ -46,16 +55,6 @@ class _Display:
 
     def __call__(self, event: Event) -> None:
         """Shows one event."""
-        if self.is_broken:
-            return
-        try:
-            self.show(event)
-        except OSError:  # `ft train ... | head -1`: the run goes on without an audience
-            self.is_broken = True
-            self.console.quiet = True
-
-    def show(self, event: Event) -> None:
-        """Shows one event; may fail where the output is gone."""
         for line in _SENTENCES.get(event["event"], _nothing)(event):
             self.console.print(line, markup=False)
 
@@ -70,13 +69,13 @@ class _PlainDisplay(_Display):
         self.last_progress = 0.0
         self.last_phase = ""
 
-    def show(self, event: Event) -> None:
+    def __call__(self, event: Event) -> None:
         if event["event"] == "progress":
             self._progress(event)
         elif event["event"] == "step":
             self.console.print(_step_line(event), markup=False)
         else:
-            super().show(event)
+            super().__call__(event)
 
     def _progress(self, event: Event) -> None:
         now = time.monotonic()
@@ -110,7 +109,7 @@ class _LiveDisplay(_Display):
     def __exit__(self, *exc_info: object) -> None:
         self.progress.stop()
 
-    def show(self, event: Event) -> None:
+    def __call__(self, event: Event) -> None:
         if event["event"] == "progress":
             self.progress.update(
                 self.task,
@@ -135,7 +134,7 @@ class _LiveDisplay(_Display):
                     completed=event["step"],
                     total=event["num_steps"],
                 )
-            super().show(event)
+            super().__call__(event)
 
 
 # -- sentences --------------------------------------------------------------------------------

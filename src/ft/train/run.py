@@ -38,10 +38,10 @@ from ft.runtime import (
 )
 from ft.runtime.durable import staged_folder, write_json
 from ft.runtime.trust import trust_code
-from ft.spec import LoadedSpec, RunSpec, dump_spec
+from ft.spec import RunSpec, dump_spec
 from ft.train.cadence import checkpoint_cadence, evaluation_cadence
 from ft.train.checkpoint import CheckpointFolder, TrainerState
-from ft.train.identity import identity_problems, located_spec
+from ft.train.claim import ClaimedRun
 from ft.train.loop import LoopSettings, OnEvent, TrainingLoop
 from ft.train.optimizer import build_optimizer, build_schedule
 
@@ -49,43 +49,32 @@ RUN_FORMAT = 1
 NUM_PROBES, PROBE_TOKENS = 8, 128
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What `ft train` left behind."""
-
-    run: RunDirectory
-    summary: dict[str, Any]
-    """run.json's ``result``: steps, losses, time."""
-    was_finished_before: bool
-
-
-def train(loaded: LoadedSpec, *, overwrite: bool, on_event: OnEvent) -> Outcome:
-    """Trains the spec in its output directory, going on from a checkpoint if there is one.
+def train(claimed: ClaimedRun, *, on_event: OnEvent) -> dict[str, Any]:
+    """Trains in a claimed directory, going on from a checkpoint if there is one.
 
     Args:
-        loaded: The spec and the file that it came from.
-        overwrite: Train anew where a run is already.
+        claimed: From ``claim_run``.
         on_event: Told of everything that happens: what events.jsonl gets, and progress between.
 
+    Returns:
+        run.json's ``result``: steps, losses, time.
+
     Raises:
-        UserError: wrong data, another run's directory, a config that changed under a run.
+        UserError: wrong data, or data that changed under a run.
         MachineError: out of memory.
         TrainingError: NaN.
         Interrupted: a signal, after a checkpoint.
     """
-    spec = located_spec(loaded)
-    run = RunDirectory(Path(spec.output.output_dir))
-    with run.claimed():
-        _settle_directory(run, spec, overwrite=overwrite)
-        if run.state == "finished":
-            return Outcome(run, run.read_run()["result"], was_finished_before=True)
-        events = EventLog(run.events)
-        try:
-            return _train_in(run, spec, loaded, _Teller(events, on_event))
-        except torch.OutOfMemoryError as error:
-            raise _out_of_memory(spec, error) from None
-        finally:
-            events.close()
+    if claimed.is_finished:
+        result: dict[str, Any] = claimed.directory.read_run()["result"]
+        return result
+    events = EventLog(claimed.directory.events)
+    try:
+        return _train_in(claimed, _Teller(events, on_event))
+    except torch.OutOfMemoryError as error:
+        raise _out_of_memory(claimed.spec, error) from None
+    finally:
+        events.close()
 
 
 @dataclass(frozen=True)
@@ -102,25 +91,8 @@ class _Teller:
         self.show({"event": "progress", "phase": phase, "done": done, "total": total})
 
 
-def _settle_directory(run: RunDirectory, spec: RunSpec, *, overwrite: bool) -> None:
-    """Clears the way for a new run, or makes sure that the one there is this one."""
-    if run.state == "foreign":
-        raise UserError(
-            Problem(
-                "has files in it that are not from ft",
-                str(run.path),
-                fix="set another --output-dir",
-            )
-        )
-    if overwrite:
-        run.clear()
-    elif run.state != "empty":
-        problems = identity_problems(run, spec)
-        if problems:
-            raise UserError(*problems)
-
-
-def _train_in(run: RunDirectory, spec: RunSpec, loaded: LoadedSpec, teller: _Teller) -> Outcome:
+def _train_in(claimed: ClaimedRun, teller: _Teller) -> dict[str, Any]:
+    run, spec = claimed.directory, claimed.spec
     started = time.perf_counter()
     hardware = probe_hardware()
     tokenizer = load_tokenizer(spec.model)
@@ -128,7 +100,7 @@ def _train_in(run: RunDirectory, spec: RunSpec, loaded: LoadedSpec, teller: _Tel
         spec.data,
         tokenizer=tokenizer.tokenizer,
         seed=spec.training.seed,
-        base_dir=loaded.path.parent,
+        base_dir=claimed.config.parent,
         on_progress=teller.progress,
     )
     for layout in data.layouts:
@@ -136,7 +108,7 @@ def _train_in(run: RunDirectory, spec: RunSpec, loaded: LoadedSpec, teller: _Tel
             trust_code(layout.source.sha256)
     teller.tell("data", summary=data.report.render(), **data.report.to_json())
     model = _load_model(spec, tokenizer, hardware, teller)
-    identity = _identity(spec, loaded, data, model)
+    identity = _identity(claimed, data, model)
     _record_identity(run, spec, data, identity)
     loop = _assemble(run, spec, data, model, teller)
     checkpoint = loop.checkpoints.newest(
@@ -237,16 +209,14 @@ def _layout(spec: RunSpec, model: LoadedModel) -> Layout:
     return Padded(model.tokenizer.tokenizer.pad_token_id)
 
 
-def _identity(
-    spec: RunSpec, loaded: LoadedSpec, data: PreparedData, model: LoadedModel
-) -> dict[str, Any]:
+def _identity(claimed: ClaimedRun, data: PreparedData, model: LoadedModel) -> dict[str, Any]:
     """What run.json says of the run before its first step."""
     return {
         "format": RUN_FORMAT,
         "finished": False,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "config": str(loaded.path.resolve()),
-        "base_model": spec.model.base_model,
+        "config": str(claimed.config.resolve()),
+        "base_model": claimed.spec.model.base_model,
         "base_revision": model.base_revision,
         "data": {
             "fingerprint": data.train.fingerprint(),
@@ -313,7 +283,7 @@ def _finish(
     loop: TrainingLoop,
     *,
     total_time_s: float,
-) -> Outcome:
+) -> dict[str, Any]:
     """Moves the final weights into the run directory and marks the run as finished."""
     result = {
         "num_steps": state.step,
@@ -330,7 +300,7 @@ def _finish(
         run.write_run({**identity, "finished": True, "result": result})
     loop.accelerator.wait_for_everyone()
     loop.events.append("finished", **result)
-    return Outcome(run, result, was_finished_before=False)
+    return result
 
 
 def _publish(folder: Path, writers: list[Callable[[Path], Any]]) -> None:

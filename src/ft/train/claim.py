@@ -1,4 +1,7 @@
-"""Is the run in the directory the one that the config asks for?
+"""The front of `ft train`: whose directory is it, and is the run in it the one that is asked for?
+
+All of it happens before anything heavy is imported, so that a second run in the same directory, a
+finished one or a changed config is told in a moment.
 
 A run resumes only if nothing that shapes its result has changed. Keys that only say how often to
 report, evaluate or save, and where, are free.
@@ -7,10 +10,13 @@ report, evaluate or save, and where, are free.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ft.runtime import Problem, RunDirectory
+from ft.runtime import Problem, RunDirectory, UserError
 from ft.spec import LoadedSpec, RunSpec, flat_keys, load_spec
 
 FREE_KEYS = frozenset(
@@ -29,6 +35,53 @@ FREE_KEYS = frozenset(
         "max_drop",
     }
 )
+
+
+@dataclass(frozen=True)
+class ClaimedRun:
+    """A directory that this process holds, and the spec to train in it."""
+
+    directory: RunDirectory
+    spec: RunSpec
+    """With local paths made absolute."""
+    config: Path
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.directory.state == "finished"
+
+
+@contextmanager
+def claim_run(loaded: LoadedSpec, *, overwrite: bool) -> Iterator[ClaimedRun]:
+    """Holds the spec's output directory for the length of the block.
+
+    Args:
+        loaded: The spec and the file that it came from.
+        overwrite: Clear away a run that is there.
+
+    Raises:
+        UserError: another process holds it; there are files that are not from ft; the run in it has
+            another config.
+    """
+    spec = located_spec(loaded)
+    directory = RunDirectory(Path(spec.output.output_dir))
+    with directory.claimed():
+        _settle(directory, spec, overwrite=overwrite)
+        yield ClaimedRun(directory, spec, loaded.path)
+
+
+def _settle(directory: RunDirectory, spec: RunSpec, *, overwrite: bool) -> None:
+    """Clears the way for a new run, or makes sure that the one there is this one."""
+    if directory.state == "foreign":
+        what = "has files in it that are not from ft"
+        raise UserError(Problem(what, str(directory.path), fix="set another --output-dir"))
+    if overwrite:
+        directory.clear()
+    elif directory.state != "empty":
+        problems = identity_problems(directory, spec)
+        if problems:
+            raise UserError(*problems)
 
 
 def located_spec(loaded: LoadedSpec) -> RunSpec:
