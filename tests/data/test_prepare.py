@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from pathlib import Path
@@ -30,11 +31,15 @@ def write(path: Path, rows) -> Path:
     return path
 
 
-def prepare(folder, tokenizer, *files, layout=LAYOUT, seed=42, **keys):
+def prepare(folder, tokenizer, *files, layout=LAYOUT, seed=42, allow_code=None, **keys):
     sets = tuple(DatasetSpec(path=str(file), type=layout) for file in files)
     keys = {"sequence_len": 64, **keys}
     return prepare_data(
-        DataSpec(datasets=sets, **keys), tokenizer=tokenizer, seed=seed, base_dir=folder
+        DataSpec(datasets=sets, **keys),
+        tokenizer=tokenizer,
+        seed=seed,
+        base_dir=folder,
+        allow_code=allow_code,
     )
 
 
@@ -119,7 +124,14 @@ def test_test_datasets_are_held_out(tmp_path, tokenizer):
 @pytest.mark.parametrize("val_set_size", [1.0, 20, 300])
 def test_nothing_may_be_left_to_train_on(tmp_path, tokenizer, val_set_size):
     path = write(tmp_path / "a.jsonl", GOOD)
-    with pytest.raises(UserError, match="holds out all of the 20 rows"):
+    with pytest.raises(UserError, match=r"(?s)all of the 20 rows.*up to 1 is a share.*2 or more"):
+        prepare(tmp_path, tokenizer, path, val_set_size=val_set_size)
+
+
+@pytest.mark.parametrize("val_set_size", [1.2, 1.9])
+def test_a_number_of_rows_to_hold_out_is_whole(tmp_path, tokenizer, val_set_size):
+    path = write(tmp_path / "a.jsonl", GOOD)
+    with pytest.raises(UserError, match=r"(?s)no whole number of rows.*write 2; "):
         prepare(tmp_path, tokenizer, path, val_set_size=val_set_size)
 
 
@@ -214,13 +226,77 @@ def test_a_strategy_that_raises_is_named_with_its_line(tmp_path, tokenizer):
         prepare(tmp_path, tokenizer, path, layout="mine")
 
 
+@pytest.mark.parametrize(
+    "body",
+    ["import sys; sys.exit(0)", "raise SystemExit"],
+)
+def test_a_strategy_that_exits_costs_the_record_and_not_the_program(tmp_path, tokenizer, body):
+    (tmp_path / "mine.py").write_text(f"def segments(record):\n    {body}\n")
+    path = write(tmp_path / "a.jsonl", GOOD[:1])
+    with pytest.raises(UserError, match=r"a\.jsonl:1: .*mine\.py:2: SystemExit"):
+        prepare(tmp_path, tokenizer, path, layout="mine")
+
+
+def test_code_is_run_only_if_the_caller_allows_its_sum(tmp_path, tokenizer):
+    canary, text = tmp_path / "canary", "def segments(record): return []\n"
+    (tmp_path / "mine.py").write_text(f"open({str(canary)!r}, 'w').close()\n{text}")
+    sha256 = hashlib.sha256((tmp_path / "mine.py").read_bytes()).hexdigest()
+    path = write(tmp_path / "a.jsonl", GOOD)
+    seen = []
+    with pytest.raises(UserError) as caught:
+        prepare(
+            tmp_path,
+            tokenizer,
+            path,
+            layout="mine",
+            allow_code=lambda each: bool(seen.append(each)),
+        )
+    assert seen == [sha256]
+    assert not canary.exists()
+    for named in (str(tmp_path / "mine.py"), sha256, "--trust-remote-code"):
+        assert named in str(caught.value)
+    with pytest.raises(UserError, match="fewer than 2 tokens"):
+        prepare(tmp_path, tokenizer, path, layout="mine", allow_code={sha256}.__contains__)
+    assert canary.exists()
+
+
+def test_a_first_token_is_never_predicted_so_it_is_not_trained(tmp_path, tokenizer):
+    rows = [
+        {"input_ids": [5, 6, 7], "labels": [5, 6, -100]},
+        {"input_ids": [5, 6, 7], "labels": [5, -100, -100]},
+        {"input_ids": [5], "labels": [5]},
+    ]
+    path = write(tmp_path / "a.jsonl", rows)
+    prepared = prepare(tmp_path, tokenizer, path, layout=None, max_drop=1.0)
+    (report,) = prepared.report.datasets
+    assert {reason: tally.count for reason, tally in report.drops.items()} == {
+        "nothing trained": 1,
+        "fewer than 2 tokens": 1,
+    }
+    assert prepared.train.num_trained_tokens == report.num_trained_tokens == 1
+
+
+def test_tokenized_records_without_labels_are_said_to_lack_them(tmp_path, tokenizer):
+    path = write(tmp_path / "a.jsonl", [{"input_ids": [5, 6], "attention_mask": [1, 1]}])
+    with pytest.raises(UserError, match=r"a\.jsonl:1: labels is missing"):
+        prepare(tmp_path, tokenizer, path, layout=None)
+
+
+def test_one_record_is_no_records(tmp_path, tokenizer):
+    lines = prepare(tmp_path, tokenizer, write(tmp_path / "a.jsonl", GOOD[:1])).report.render()
+    assert "1 record read, 1 kept" in lines[0]
+    assert lines[-1] == "1 row to train on"
+    with pytest.raises(UserError, match=r"1 of 1 record \("):
+        prepare(tmp_path, tokenizer, write(tmp_path / "a.jsonl", [{}]))
+
+
 def test_records_that_train_no_end_token_are_noted(tmp_path, tokenizer):
     body = "return [Segment(r['q']), Segment(r['a'], is_trained=True)]"
     text = f"from ft.data import Segment\ndef segments(r):\n    {body}\n"
     (tmp_path / "mine.py").write_text(text)
     path = write(tmp_path / "a.jsonl", GOOD)
     (report,) = prepare(tmp_path, tokenizer, path, layout="mine").report.datasets
-    assert "20 of 20 records train no end token" in report.notes[-1]
+    assert "records that train no end token: 20 of 20, so" in report.notes[-1]
     (ours,) = prepare(tmp_path, tokenizer, path).report.datasets
     assert ours.notes == []
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import tiny
-from ft.data import PromptLayout, prepare_data, split_response
+from ft.data import LayoutFields, PromptLayout, prepare_data, split_response
 from ft.runtime.errors import UserError
 from ft.spec.runspec import DatasetSpec, DataSpec, MappingLayout
 
@@ -148,6 +148,15 @@ def test_fields_and_prefix_of_an_own_strategy_are_found_by_trying(tmp_path):
     assert layout.prompt_fields == ("table", "n", "ask")
     assert layout.response_fields == ("sql",)
     assert layout.response_prefix == "SQL: "
+
+
+def test_a_strategy_that_takes_a_record_only_once_has_no_known_fields(tmp_path):
+    once = "seen = []\ndef segments(record):\n    assert not seen\n    seen.append(record)\n"
+    (tmp_path / "mine.py").write_text(OWN.replace("def segments(record):\n", once))
+    record = {"table": "t", "n": 3, "ask": "How many?", "sql": "SELECT 1"}
+    prepared = prepare(tmp_path, record, tiny.gpt2_tokenizer(), "mine")
+    assert len(prepared.train) == 1
+    assert prepared.layouts[0].fields == LayoutFields()
 
 
 def test_code_that_travelled_is_run_only_if_the_caller_allows_it(tmp_path, monkeypatch):

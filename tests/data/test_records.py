@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import datasets
@@ -179,6 +183,37 @@ def test_data_files_by_split(tmp_path):
         read(tmp_path, data_files=files, split="dev")
 
 
+def test_data_files_beside_a_single_file_are_an_error(tmp_path):
+    path = write_rows(tmp_path / "a.jsonl")
+    write_rows(tmp_path / "b.jsonl")
+    with pytest.raises(UserError, match=r"data_files stands beside a path that is a file"):
+        read(path, data_files="b.jsonl")
+
+
+def test_files_that_a_folder_holds_and_nobody_reads_are_noted(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "data"
+    folder.mkdir()
+    write_rows(folder / "a.jsonl")
+    write_lines(folder / ".hidden.csv", b"q", b"1")
+    assert read_records(DatasetSpec(path=str(folder)), tmp_path).notes == ()
+    write_lines(folder / "b.csv", b"q", b"1")
+    (note,) = read_records(DatasetSpec(path=str(folder)), tmp_path).notes
+    assert note.startswith(f"{folder} holds files that are not read: b.csv; data_files")
+
+
+def test_a_folder_without_the_split_names_those_it_has(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "data"
+    folder.mkdir()
+    with pytest.raises(UserError, match=r"(?s)holds no data files.*end in .*\.jsonl"):
+        read(folder)
+    write_rows(folder / "train.jsonl")
+    write_rows(folder / "test.jsonl")
+    with pytest.raises(UserError, match=r"(?s)no split 'nope'.*to one of train, test"):
+        read(folder, split="nope")
+
+
 @pytest.mark.parametrize("ending", [".csv", ".parquet", ".arrow", "-file.arrow"])
 def test_other_formats_come_through_the_library(tmp_path, ending, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
@@ -215,12 +250,31 @@ def test_a_folder_that_save_to_disk_wrote(tmp_path):
         read(tmp_path / "two", split="test")
 
 
-def test_a_broken_parquet_file_is_an_error_without_a_traceback(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.parquet", b"no parquet"), ("a.csv", b"q,a\n1,2\n3,4,5\n")]
+)
+def test_a_broken_file_is_an_error_and_nothing_else_is_said(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content)
+    code = (
+        "from pathlib import Path; from ft.data.sources import read_records;"
+        "from ft.spec.runspec import DatasetSpec; from ft.runtime.errors import UserError\n"
+        f"try: read_records(DatasetSpec(path={str(path)!r}), Path())\n"
+        "except UserError as error: print(error)"
+    )
+    env = {**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache")}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True
+    )
+    assert ran.stdout.startswith(f"can't read {path}: ")
+    assert ran.stderr == ""
+
+
+def test_the_library_speaks_again_when_a_file_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    path = tmp_path / "a.parquet"
-    path.write_bytes(b"no parquet")
-    with pytest.raises(UserError, match="can't read"):
-        read(path)
+    before = logging.getLogger("datasets").level, datasets.are_progress_bars_disabled()
+    read(write_lines(tmp_path / "a.csv", b"q", b"1"))
+    assert before == (logging.getLogger("datasets").level, datasets.are_progress_bars_disabled())
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,7 @@ def test_the_check_imports_nothing_heavy():
         ("import no_such_module", "mine.py:2: ModuleNotFoundError: No module named"),
         ("from axolotl.prompters import Nothing", "mine.py:2: ImportError: cannot import name"),
         ("1 / 0", "mine.py:2: ZeroDivisionError"),
+        ("raise SystemExit", "mine.py:2: SystemExit"),
     ],
 )
 def test_an_error_within_the_file_is_shown_as_its_own(tmp_path, line, message):
@@ -159,6 +160,8 @@ def test_an_error_within_the_file_is_shown_as_its_own(tmp_path, line, message):
 def test_load_may_fail_or_return_nothing(tmp_path):
     with pytest.raises(UserError, match=r"mine\.py:3: KeyError"):
         resolve("mine", write(tmp_path, "\ndef load(tokenizer, cfg):\n    return {}[1]\n"))
+    with pytest.raises(UserError, match=r"mine\.py:3: SystemExit: 3"):
+        resolve("mine", write(tmp_path, "\ndef load(tokenizer, cfg):\n    raise SystemExit(3)\n"))
     with pytest.raises(UserError, match="NoneType, which has no tokenize_prompt"):
         resolve("mine", write(tmp_path, "def load(tokenizer, cfg): pass\n"))
 
@@ -255,6 +258,7 @@ def test_the_axolotl_modules_are_there_only_while_a_file_is_loaded(monkeypatch):
             "return record['nothing']",
             r"strategy raised KeyError: .*mine\.py:3: KeyError: 'nothing'",
         ),
+        ("import sys; sys.exit(3)", r"strategy raised SystemExit: .*mine\.py:3: SystemExit: 3"),
         ("return None", "returned NoneType"),
         ("return 'text'", "returned str"),
         ("return ['text']", "str is no Segment"),

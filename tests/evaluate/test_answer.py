@@ -14,6 +14,7 @@ from ft.evaluate.compare import compare_with_base
 from ft.evaluate.generate import Sampling
 from ft.evaluate.trained import open_run
 from ft.runtime import RunDirectory, UserError
+from ft.runtime.rundir import RUN_KEYS
 from ft.ship.merged import merge_run
 from runs import run, write_config
 
@@ -98,6 +99,14 @@ def test_the_base_below_answers_differently(learned):
 def test_a_missing_field_names_the_option_to_add(learned):
     with pytest.raises(UserError, match="--field context="):
         open_answerer(learned).prompt({}, text="How many?")
+
+
+def test_fields_that_nothing_reads_and_fields_given_twice_are_mistakes(learned):
+    answerer = open_answerer(learned)
+    with pytest.raises(UserError, match="no field 'contxt'"):
+        answerer.require_known({"contxt": "x"})
+    with pytest.raises(UserError, match="given twice"):
+        answerer.prompt(RECORD, text="How many?")
 
 
 def test_sampling_is_repeatable_by_its_seed(learned):
@@ -191,6 +200,7 @@ def test_what_is_no_run_says_so(tmp_path):
         open_run(tmp_path / "none")
     with pytest.raises(UserError, match="neither a run"):
         open_run(tmp_path)
-    RunDirectory(tmp_path).write_run({"finished": False, "config": "sql.yml"})
+    identity = dict.fromkeys(RUN_KEYS, "") | {"finished": False, "config": "sql.yml"}
+    RunDirectory(tmp_path).write_run(identity)
     with pytest.raises(UserError, match="not finished"):
         open_run(tmp_path)

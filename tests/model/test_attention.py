@@ -48,6 +48,27 @@ def test_what_was_asked_for_and_is_missing_is_said():
 
 
 @pytest.mark.parametrize(
+    ("requested", "hardware", "reason"),
+    [
+        ("auto", CPU, "no CUDA card of capability 8.0 or more"),
+        ("auto", WITH_FLASH, "the fastest there is"),
+        ("auto", HOPPER, "flash-attn is not installed; using torch's varlen attention"),
+        ("flash_attention_2", WITH_FLASH, "as asked for"),
+        (
+            "flash_attention_2",
+            CPU,
+            "flash_attention_2 asked for; no CUDA card of capability 8.0 or more",
+        ),
+        ("varlen", HOPPER, "as asked for"),
+        ("sdpa", CPU, "as asked for"),
+    ],
+)
+def test_the_reason_does_not_say_the_choice_again(requested, hardware, reason):
+    chosen = choose_attention(requested, hardware, LLAMA, compute="bf16")
+    assert chosen.reason == reason
+
+
+@pytest.mark.parametrize(
     "trait",
     [
         {"has_softcap": True},
@@ -67,6 +88,7 @@ def test_a_model_without_sdpa_gets_eager():
     for requested in ("auto", "sdpa", "varlen"):
         chosen = choose_attention(requested, HOPPER, traits, compute="bf16")
         assert chosen.implementation == "eager"
+        assert "the model has no sdpa attention" in chosen.reason
 
 
 def test_traits_are_read_from_class_and_config():

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ft.model import Hardware, Precision, check_base, load_base, load_config
+from ft.model import Hardware, Precision, check_adapter_folder, check_base, load_base, load_config
 from ft.model.base import dequantize, fit_vocabulary
 from ft.runtime.errors import UserError
 from ft.spec.runspec import ModelSpec
@@ -74,6 +74,25 @@ def test_a_folder_that_is_no_model_is_seen_before_loading(tiny_llama, tmp_path, 
 def test_good_folders_and_hub_names_pass_the_cheap_check(tiny_llama):
     check_base(ModelSpec(base_model=str(tiny_llama)))
     check_base(ModelSpec(base_model="meta-llama/Llama-2-7b-hf"))
+
+
+def test_an_adapter_folder_is_checked_without_loading_a_library(tmp_path):
+    adapter = tmp_path / "adapter"
+    with pytest.raises(UserError, match="no such folder"):
+        check_adapter_folder(str(adapter))
+    adapter.mkdir()
+    with pytest.raises(UserError, match=r"has no adapter_config\.json"):
+        check_adapter_folder(str(adapter))
+    (adapter / "adapter_config.json").touch()
+    with pytest.raises(UserError, match="pickled adapters"):
+        check_adapter_folder(str(adapter))
+    (adapter / "adapter_model.safetensors").touch()
+    code = (
+        "import sys; from ft.model.base_check import check_adapter_folder;"
+        f"check_adapter_folder({str(adapter)!r});"
+        "assert not {'torch', 'transformers', 'peft'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_cut_weight_file_is_named(tiny_llama, tmp_path):

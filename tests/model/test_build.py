@@ -18,7 +18,16 @@ IDS = torch.arange(3, 19)[None]
 LORA = AdapterSpec(adapter="lora", lora_r=4, lora_alpha=8)
 
 
-def build(folder, adapter=LORA, precision=None, *, seed=1, gradient_checkpointing=False, **keys):
+def build(
+    folder,
+    adapter=LORA,
+    precision=None,
+    *,
+    seed=1,
+    gradient_checkpointing=False,
+    sequence_len=None,
+    **keys,
+):
     spec = ModelSpec(base_model=str(folder), **keys)
     return build_model(
         spec,
@@ -29,6 +38,7 @@ def build(folder, adapter=LORA, precision=None, *, seed=1, gradient_checkpointin
         hardware=CPU,
         seed=seed,
         gradient_checkpointing=gradient_checkpointing,
+        sequence_len=sequence_len,
     )
 
 
@@ -157,7 +167,10 @@ def test_wrong_module_names_are_all_named_with_the_nearest(tiny_llama):
         "the model has no module named 'q_prj'",
         "the model has no module named 'wqkv'",
     ]
-    assert "did you mean q_proj?" in error.value.problems[0].fix
+    fix = error.value.problems[0].fix
+    assert fix.startswith("did you mean q_proj? it has q_proj, ")
+    assert "embed_tokens" not in fix
+    assert "lm_head" not in fix
     spec = AdapterSpec(adapter="lora", lora_modules_to_save=("lm_heads",))
     with pytest.raises(UserError, match="did you mean lm_head"):
         build(tiny_llama, spec)
@@ -290,13 +303,18 @@ def test_going_on_from_an_adapter(tiny_llama, tmp_path):
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("what", ["missing", "empty", "pickled", "misfit"])
+@pytest.mark.parametrize("what", ["missing", "empty", "pickled", "misfit", "cut", "damaged"])
 def test_going_on_from_what_is_no_adapter(tiny_llamas, tmp_path, what):
     folder = tmp_path / "adapter"
-    if what in ("pickled", "misfit"):
+    weights = folder / "adapter_model.safetensors"
+    if what not in ("missing", "empty"):
         build(tiny_llamas["llama"], VARIANTS["modules_to_save"][0]).save_weights(folder)
     if what == "pickled":
-        (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+        weights.rename(folder / "adapter_model.bin")
+    if what == "cut":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    if what == "damaged":
+        weights.write_bytes(b"")
     if what == "empty":
         folder.mkdir()
     said = {
@@ -304,6 +322,8 @@ def test_going_on_from_what_is_no_adapter(tiny_llamas, tmp_path, what):
         "empty": "no adapter_config.json",
         "pickled": "never read",
         "misfit": "does not fit the base model",
+        "cut": rf"{weights}: is cut short or damaged",
+        "damaged": rf"{weights}: is cut short or damaged",
     }
     with pytest.raises(UserError, match=said[what]):
         build(tiny_llamas["chatml"], LORA.model_copy(update={"lora_model_dir": str(folder)}))
@@ -348,6 +368,23 @@ def test_a_full_model_is_loaded_from_the_run_itself(tiny_llama, tmp_path):
     assert torch.equal(logits(loaded), logits(trained))
     with pytest.raises(UserError, match="no base beside itself"), loaded.without_adapter():
         pass
+
+
+def test_a_trained_run_with_cut_weights_names_the_file(tiny_llama, tmp_path):
+    build(tiny_llama).save_weights(tmp_path)
+    weights = tmp_path / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    spec = ModelSpec(base_model=str(tiny_llama))
+    with pytest.raises(UserError, match=rf"{weights}: is cut short or damaged"):
+        load_trained(tmp_path, spec, LORA, Precision(), hardware=CPU)
+
+
+def test_a_sequence_longer_than_the_base_was_made_for_is_noted(tiny_llama):
+    assert not [note for note in build(tiny_llama, sequence_len=512).notes if "512" in note]
+    assert any(
+        note.startswith("sequence_len 1,024 is more than the 512 tokens")
+        for note in build(tiny_llama, sequence_len=1024).notes
+    )
 
 
 def test_an_unfinished_run_is_said_to_be_one(tiny_llama, tmp_path):

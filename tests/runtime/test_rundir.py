@@ -23,7 +23,8 @@ with RunDirectory(pathlib.Path(sys.argv[1])).claimed():
 
 def make_run(path, **run):
     path.mkdir(parents=True)
-    RunDirectory(path).write_run(run)
+    identity = {"format": 1, "finished": True, "config": "sql.yml", "data": {}, "files": []}
+    RunDirectory(path).write_run({**identity, "probe_input_ids": [], **run})
     return path
 
 
@@ -37,11 +38,13 @@ def test_states(tmp_path):
 
 
 def test_clear_leaves_what_is_not_ours(tmp_path):
-    run = RunDirectory(make_run(tmp_path / "a", finished=True))
+    run = RunDirectory(make_run(tmp_path / "a", files=["adapter_model.safetensors", "../b"]))
     (run.path / "adapter_model.safetensors").write_text("")
+    (tmp_path / "b").write_text("not in the run")
     (run.path / "notes.txt").write_text("mine")
     run.clear()
     assert sorted(path.name for path in run.path.iterdir()) == ["notes.txt"]
+    assert (tmp_path / "b").exists(), "run.json can't name files elsewhere"
 
 
 def test_a_second_process_is_refused_and_a_killed_one_lets_go(tmp_path):
@@ -64,17 +67,44 @@ def test_claiming_removes_what_a_killed_writer_left(tmp_path):
         assert not list(tmp_path.glob(f"{STAGING_PREFIX}*"))
 
 
+@pytest.mark.parametrize("name", [".tmp-dir", "thesis.tex"])
+def test_a_foreign_folder_is_refused_and_not_touched(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match="not from ft"), RunDirectory(tmp_path).claimed():
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_file_is_no_directory(tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(UserError, match="is a file"), RunDirectory(tmp_path / "out").claimed():
+        pass
+
+
+def test_a_start_that_failed_leaves_no_foreign_folder(tmp_path):
+    with RunDirectory(tmp_path).claimed():
+        (tmp_path / "events.jsonl").write_text("")
+    assert RunDirectory(tmp_path).state == "empty"
+
+
 def test_broken_run_file_is_named(tmp_path):
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(UserError, match=r"run\.json"):
         RunDirectory(tmp_path).read_run()
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(UserError, match="lacks 'format'"):
+        RunDirectory(tmp_path).read_run()
+    (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no run of ft"):
-        RunDirectory(tmp_path / "elsewhere").read_run()
+        RunDirectory(tmp_path / "empty").read_run()
+    with pytest.raises(UserError, match="no such folder"):
+        RunDirectory(tmp_path / "run.json").read_run()
 
 
-def test_newest_run_below(tmp_path):
+def test_newest_finished_run_below(tmp_path):
     make_run(tmp_path / "old")
     make_run(tmp_path / "deep" / "new")
+    make_run(tmp_path / "under way", finished=False)
     os.utime(tmp_path / "old" / "run.json", (1, 1))
     assert find_newest_run(tmp_path).path == tmp_path / "deep" / "new"
     with pytest.raises(UserError, match="no run found"):
@@ -97,5 +127,5 @@ def test_staged_folder_replaces_only_when_whole(tmp_path):
 
 
 def test_run_file_is_plain_json(tmp_path):
-    make_run(tmp_path / "a", finished=True, base_model="x")
+    make_run(tmp_path / "a", base_model="x")
     assert json.loads((tmp_path / "a" / "run.json").read_text())["base_model"] == "x"

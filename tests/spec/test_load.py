@@ -8,6 +8,7 @@ import yaml
 from ft.runtime import UserError
 from ft.spec import RunSpec, dump_spec, flat_keys, load_spec
 from ft.spec.dialect import NO_EFFECT, NOT_SUPPORTED, RENAMED
+from ft.spec.document import parse_scalar
 from ft.spec.runspec import sections_of_keys
 
 SQL_YML = Path(__file__).parent.parent / "fixtures" / "sql.yml"
@@ -138,6 +139,29 @@ class TestOverrides:
         (problem,) = problems_of(write(SMALL), ["--datasets.4.path", "x"])
         assert problem.where == "--datasets.4.path"
 
+    def test_speak_louder_than_old_names_and_rivals_in_the_file(self):
+        arguments = [
+            "--attn-implementation",
+            "sdpa",
+            "--datasets.0.split",
+            "train",
+            "--bf16",
+            "true",
+        ]
+        spec = load_spec(SQL_YML, arguments).spec
+        assert spec.model.attn_implementation == "sdpa"
+        assert spec.data.datasets[0].split == "train"
+        assert (spec.precision.bf16, spec.precision.fp16) == (True, None)
+        assert load_spec(SQL_YML, ["--bf16", "false"]).spec.precision.fp16 is True
+
+    @pytest.mark.parametrize("text", ["run #3", "2024-01-02", "123", "on", "a: b", "@x", "010"])
+    def test_a_text_is_taken_as_typed(self, write, text):
+        assert load_spec(write(SMALL), ["--output-dir", text]).spec.output.output_dir == text
+
+    def test_an_empty_text_is_no_default(self, write):
+        (problem,) = problems_of(write(SMALL), ["--output-dir", ""])
+        assert problem.what == "the value is empty"
+
 
 class TestMistakes:
     def test_all_at_once_with_places_in_order(self, write):
@@ -173,6 +197,10 @@ class TestMistakes:
             ("base_model:\tx\n\tlearning_rate: 1\n", "not valid YAML"),
             ("base_model: [x\n", "not valid YAML"),
             ("base_model: !!python/object:os.system x\n", "not valid YAML"),
+            ("base_model: \x07\n", "not valid YAML"),
+            ("? [a, b]\n: x\n", "a key must be a text"),
+            ("base_model: &a {x: *a}\n", "nested too deeply"),
+            ("base_model: " + "[" * 3000 + "\n", "nested too deeply"),
         ],
     )
     def test_files_that_are_no_config(self, write, text, what):
@@ -252,6 +280,34 @@ class TestTables:
         for section in RunSpec.model_fields.values():
             for key, field in section.annotation.model_fields.items():
                 assert field.description, key
+
+
+def test_a_mistyped_value_gets_a_guess(write):
+    (problem,) = problems_of(write(SMALL + "optimizer: adamw_tort\n"))
+    assert problem.fix == "did you mean adamw_torch?"
+
+
+@pytest.mark.parametrize(
+    ("line", "value"), [("eval_strategy: no", "no"), ("eval_strategy: 'no'", "no")]
+)
+def test_no_is_a_strategy(write, line, value):
+    assert load_spec(write(SMALL + line + "\n")).spec.evaluation.eval_strategy == value
+
+
+def test_adapter_none_means_all_parameters(write):
+    assert load_spec(write(SMALL + "adapter: none\n")).spec.adapter.adapter is None
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("010", 10), ("10", 10), ("1:30", "1:30"), ("2024-01-02", "2024-01-02")]
+)
+def test_numbers_are_those_of_yaml_1_2(text, value):
+    assert parse_scalar(text) == value
+
+
+@pytest.mark.parametrize("text", ["2e-4", "2.0e-4", "0.0002", ".2e-3", "+2E-4", "0.20e-3"])
+def test_floats(text):
+    assert parse_scalar(text) == 2e-4
 
 
 def test_scientific_notation_is_a_number(write):

@@ -80,6 +80,27 @@ def test_changed_data_is_refused(tmp_path, tiny_llama):
         run(config)
 
 
+def test_a_failing_start_leaves_a_finished_run_alone(tmp_path, tiny_llama):
+    config = write_config(tmp_path, tiny_llama, max_steps=2)
+    run(config)
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    with pytest.raises(UserError, match="max_drop"):
+        run(config, "--sequence-len", "8", overwrite=True)
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    assert after.keys() == before.keys()
+    assert after["run.json"] == before["run.json"]
+    run(config, overwrite=True)
+
+
+def test_overwriting_leaves_nothing_of_the_former_run(tmp_path, tiny_llama):
+    config = write_config(tmp_path, tiny_llama, max_steps=2)
+    run(config)
+    run(config, "--adapter", "none", overwrite=True)
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert "model.safetensors" in names
+    assert not any(name.startswith("adapter") for name in names)
+
+
 def test_a_folder_that_is_not_ours_is_refused(tmp_path, tiny_llama):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("mine")
@@ -143,6 +164,8 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, tiny
     (out / "run.json").write_text(json.dumps(identity | {"finished": False}))
     damage(out / "checkpoints" / "step-000004")
     run(config)
+    assert (out / "checkpoints" / "broken-step-000004").exists()
+    assert (out / "checkpoints" / "step-000004").exists(), "trained and saved again"
     (broken,) = events(out, "broken_checkpoint")
     assert broken["path"] == "step-000004"
     assert events(out, "resumed")[-1]["step"] == 3

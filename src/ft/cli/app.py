@@ -10,24 +10,31 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
+from ft import __version__
 from ft.cli.failures import report_failure
 from ft.cli.output import say
 from ft.runtime import Problem, RunDirectory, UserError, find_newest_run
 
 app = typer.Typer(
     help="Fine-tune open language models from one YAML file.",
+    epilog="Any command with --debug adds the traceback of a failure.",
     no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+_INTERRUPTED = 130
 _UsageError: Any = typer.BadParameter.__mro__[1]  # click's, which typer brings under its own name
 _TAKES_OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 Config = Annotated[Path, typer.Argument(metavar="CFG", help="The YAML file.", show_default=False)]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.", show_default=False)]
+TrustsCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run a strategy file that came with the run.")
+]
 AnyRun = Annotated[
     Path | None,
     typer.Argument(
@@ -37,7 +44,16 @@ AnyRun = Annotated[
 ]  # fmt: skip
 
 
-@app.command(context_settings=_TAKES_OVERRIDES)
+@app.callback()
+def _main(
+    version: Annotated[bool, typer.Option("--version", help="Say which version this is.")] = False,
+) -> None:
+    if version:
+        say(f"ft {__version__}")
+        raise typer.Exit
+
+
+@app.command(context_settings=_TAKES_OVERRIDES, options_metavar="[--KEY VALUE]... [OPTIONS]")
 def train(
     context: typer.Context,
     config: Config,
@@ -69,7 +85,7 @@ def train(
     say(f'next: ft infer {out} --prompt "..."   ft eval {out}{merging}')
 
 
-@app.command(context_settings=_TAKES_OVERRIDES)
+@app.command(context_settings=_TAKES_OVERRIDES, options_metavar="[--KEY VALUE]...")
 def validate(context: typer.Context, config: Config) -> None:
     """Check a config and say what it will do: ft validate sql.yml
 
@@ -120,16 +136,17 @@ def infer(  # noqa: PLR0913 - an argument for each option
     chat: Annotated[bool, typer.Option("--chat", help="Ask and answer until Ctrl-D.")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="The prompt as it stands, no layout.")] = False,
     base: Annotated[bool, typer.Option("--base", help="Ask the base model, untuned.")] = False,
-    max_new_tokens: Annotated[int, typer.Option(min=1)] = 256,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 256,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 = greedy.")] = 0.0,
-    top_p: Annotated[float, typer.Option(min=0.0, max=1.0)] = 1.0,
-    top_k: Annotated[int, typer.Option(min=0, help="0 = all tokens.")] = 0,
-    repetition_penalty: Annotated[float, typer.Option(min=0.0)] = 1.0,
-    seed: Annotated[int, typer.Option()] = 0,
-    trust_remote_code: Annotated[
-        bool,
-        typer.Option("--trust-remote-code", help="Run a strategy file that came with the run."),
-    ] = False,
+    top_p: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Draw among the likeliest tokens of this share.")
+    ] = 1.0,
+    top_k: Annotated[int, typer.Option(min=0, help="Draw among so many tokens; 0 = all.")] = 0,
+    repetition_penalty: Annotated[
+        float, typer.Option(min=0.01, help="Over 1: what was said becomes less likely.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the draws.")] = 0,
+    trust_remote_code: TrustsCode = False,
 ) -> None:
     """Ask a tuned model, in the layout that it was trained with.
 
@@ -142,6 +159,8 @@ def infer(  # noqa: PLR0913 - an argument for each option
         is_chat=chat, is_raw=raw,
     )  # fmt: skip
     question.check()
+    if temperature == 0 and (top_p < 1 or top_k):
+        raise UserError(Problem("--top-p and --top-k need a --temperature above 0"))
     folder = run or _newest_run()
     quiet_libraries()
     from ft.evaluate.answer import open_answerer
@@ -158,8 +177,9 @@ def evaluate(
     num_records: Annotated[
         int, typer.Option(min=1, help="Held-out records to answer (the loss uses all).")
     ] = 100,
-    batch_size: Annotated[int, typer.Option(min=1)] = 8,
-    max_new_tokens: Annotated[int, typer.Option(min=1)] = 128,
+    batch_size: Annotated[int, typer.Option(min=1, help="Records at once.")] = 8,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 128,
+    trust_remote_code: TrustsCode = False,
 ) -> None:
     """Held-out loss and exact match, base beside tuned: ft eval out/"""
     folder = run or _newest_run()
@@ -172,7 +192,8 @@ def evaluate(
     with run_display() as display:
         result = compare_with_base(
             directory, num_records=num_records, batch_size=batch_size,
-            max_new_tokens=max_new_tokens, on_event=display,
+            max_new_tokens=max_new_tokens,
+            trusts_code=trust_remote_code, on_event=display,
         )  # fmt: skip
     Console(highlight=False).print(comparison(result))
     say(f"written to {_short(directory.evaluation)}")
@@ -248,8 +269,10 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except _UsageError as error:
         error.show()
         sys.exit(2)
-    except typer.Abort:  # Ctrl-C outside of the loop: nothing was being trained yet
-        sys.exit(report_failure(KeyboardInterrupt(), shows_traceback=shows_traceback))
+    except typer.Abort:
+        code = _INTERRUPTED
     except BaseException as error:  # noqa: BLE001 - the last stop: every failure leaves by its code
         sys.exit(report_failure(error, shows_traceback=shows_traceback))
+    if code == _INTERRUPTED:  # Ctrl-C outside of the training loop, which has words of its own
+        sys.exit(report_failure(KeyboardInterrupt(), shows_traceback=shows_traceback))
     sys.exit(code if isinstance(code, int) else 0)

@@ -50,13 +50,28 @@ class Question:
             )
         if self.is_raw and self.prompt is None:
             raise UserError(Problem("--raw goes with --prompt"))
+        if self.is_raw and (self.fields or not self.prompt):
+            what = "--raw takes no --field" if self.fields else "the prompt is empty"
+            raise UserError(Problem(what))
         if self.output is not None and self.input is None:
             raise UserError(Problem("--output goes with --input"))
         self.named_fields()
         if self.record is not None:
             _parse_record(self.record, "--record")
-        if self.input is not None and not self.input.is_file():
-            raise UserError(Problem("no such file", str(self.input)))
+        if self.input is not None:
+            self._check_files(self.input)
+
+    def _check_files(self, source: Path) -> None:
+        if not source.is_file():
+            raise UserError(
+                Problem("is no file" if source.exists() else "no such file", str(source))
+            )
+        if self.output is None:
+            return
+        if self.output.exists() and self.output.samefile(source):
+            raise UserError(Problem("would be overwritten by its answers", str(source)))
+        if self.output.is_dir() or not self.output.absolute().parent.is_dir():
+            raise UserError(Problem("is no place for a file", str(self.output)))
 
     def named_fields(self) -> dict[str, Any]:
         """``--field name=text`` as a mapping."""
@@ -70,6 +85,7 @@ class Question:
 def ask(answerer: Answerer, question: Question, sampling: Sampling) -> None:
     """Asks and prints."""
     fields = question.named_fields()
+    answerer.require_known(fields)
     if question.is_chat:
         _chat(answerer, fields, sampling)
     elif question.input is not None:
@@ -105,11 +121,12 @@ def _ask_file(
     fields: dict[str, Any],
     sampling: Sampling,
 ) -> None:
-    """One JSON line an answer: the record with ``answer`` added under a name of its own."""
+    """One JSON line a record, with its ``prediction``; nothing is written if one can't be asked."""
+    records = list(_records(source))
+    prompts = [answerer.prompt({**record, **fields}, text=None) for record in records]
     out = target.open("w", encoding="utf-8") if target else sys.stdout
     try:
-        for record in _records(source):
-            prompt = answerer.prompt({**record, **fields}, text=None)
+        for record, prompt in zip(records, prompts, strict=True):
             line = {**record, "prediction": answerer.answer(prompt, sampling)}
             out.write(json.dumps(line, ensure_ascii=False) + "\n")
             out.flush()
@@ -119,10 +136,14 @@ def _ask_file(
 
 
 def _records(source: Path) -> Iterator[dict[str, Any]]:
-    with source.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield _parse_record(line, f"{source}:{number}")
+    for number, line in enumerate(source.read_bytes().splitlines(), start=1):
+        where = f"{source}:{number}"
+        try:
+            text = line.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            raise UserError(Problem("is not UTF-8", where, fix="save it as UTF-8")) from None
+        if text.strip():
+            yield _parse_record(text, where)
 
 
 def _chat(answerer: Answerer, fields: dict[str, Any], sampling: Sampling) -> None:

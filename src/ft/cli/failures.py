@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 import traceback
 
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ft.runtime import FtError, MachineError, Problem
+from ft.runtime.durable import is_disk_full
 
 
 def report_failure(error: BaseException, *, shows_traceback: bool) -> int:
@@ -18,12 +18,10 @@ def report_failure(error: BaseException, *, shows_traceback: bool) -> int:
     Returns:
         The exit code: an FtError's own, 3 for a full disk, 130 for Ctrl-C, 1 for a fault of ours.
     """
-    if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else 1
     if shows_traceback:
         traceback.print_exception(error)
     if isinstance(error, KeyboardInterrupt):
-        _print([Problem("interrupted; nothing was being trained yet")])
+        _print([Problem("interrupted")])
         return 130
     known = error if isinstance(error, FtError) else _as_known(error)
     if known is not None:
@@ -39,17 +37,9 @@ def report_failure(error: BaseException, *, shows_traceback: bool) -> int:
 
 def _as_known(error: BaseException) -> FtError | None:
     """A full disk, however a library words it."""
-    is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    if is_full or "No space left on device" in str(error):
-        name = getattr(error, "filename", None)
-        return MachineError(
-            Problem(
-                "no space left on the disk",
-                str(name) if name else "",
-                fix="free some, then run the same command: it goes on from the last checkpoint; "
-                "--save-total-limit 1 keeps fewer checkpoints",
-            )
-        )
+    if is_disk_full(error):
+        where = str(getattr(error, "filename", None) or "")
+        return MachineError(Problem("no space left on the disk", where, fix="free some"))
     return None
 
 

@@ -46,6 +46,7 @@ def comparison(result: dict[str, Any]) -> Table:
         table.add_column(name, justify="right")
     table.add_row("loss", *[f"{result[name]['loss']:.4f}" for name in ("base", "tuned")])
     for metric in ("exact_match", "normalized_exact_match"):
-        values = [f"{100 * result[name][metric]:.1f} %" for name in ("base", "tuned")]
-        table.add_row(f"{metric.replace('_', ' ')} ({result['num_answered']} answers)", *values)
+        if result["num_answered"]:  # records without a prompt have a loss alone
+            values = [f"{100 * result[name][metric]:.1f} %" for name in ("base", "tuned")]
+            table.add_row(f"{metric.replace('_', ' ')} ({result['num_answered']} answers)", *values)
     return table

@@ -7,7 +7,7 @@ from functools import partial
 
 from ft.data.sources import find_local
 from ft.data.strategy import check_strategy
-from ft.model import check_base
+from ft.model.base_check import check_adapter_folder, check_base
 from ft.runtime import Problem, UserError
 from ft.spec import LoadedSpec
 
@@ -19,7 +19,10 @@ def check_inputs(loaded: LoadedSpec) -> None:
         UserError: with every fault found, each at the line or option that names it.
     """
     spec, folder = loaded.spec, loaded.path.parent
-    problems = _problems(loaded, ("base_model",), lambda: check_base(spec.model))
+    problems = _problems(loaded, ("base_model",), partial(check_base, spec.model))
+    if spec.adapter.lora_model_dir is not None:
+        check = partial(check_adapter_folder, spec.adapter.lora_model_dir)
+        problems += _problems(loaded, ("lora_model_dir",), check)
     for name in ("datasets", "test_datasets"):
         for i, entry in enumerate(getattr(spec.data, name)):
             problems += _problems(

@@ -19,10 +19,11 @@ from ft.data.report import (
     TOO_SHORT,
     DatasetReport,
     Drop,
+    count,
 )
 from ft.data.segments import IGNORE_INDEX, RecordError, Rendered, Tokens
 from ft.data.sources import read_records
-from ft.data.strategy import ResolvedStrategy, resolve_strategy
+from ft.data.strategy import AllowCode, ResolvedStrategy, resolve_strategy
 from ft.data.tokenize import tokenize
 from ft.data.tokenized import TokenStoreBuilder
 from ft.runtime.errors import Problem, UserError
@@ -50,12 +51,14 @@ class IntakeOptions:
         layout: The keys beside `datasets:` that decide how records are laid out.
         excess: `excess_length_strategy`.
         on_progress: Called with what is done, how many records are through, and of how many.
+        allow_code: Whether a user's strategy file may be run; None allows all.
     """
 
     tokenizer: PreTrainedTokenizerBase
     layout: StrategyOptions
     excess: Excess
     on_progress: Progress | None = None
+    allow_code: AllowCode | None = None
 
 
 class Intake:
@@ -71,7 +74,9 @@ class Intake:
         """
         self._spec = spec
         self._options = options
-        self._resolved = resolve_strategy(spec, base_dir, options.tokenizer, options.layout)
+        self._resolved = resolve_strategy(
+            spec, base_dir, options.tokenizer, options.layout, options.allow_code
+        )
         self._source = read_records(spec, base_dir)
         self._end_ids = _end_ids(options)
         self.layout: PromptLayout | None = None
@@ -125,9 +130,7 @@ class Intake:
         report.num_rows += len(kept)
         report.num_lost_rows += len(rows) - len(kept)
         report.num_tokens += sum(len(row.input_ids) for row in kept)
-        report.num_trained_tokens += sum(
-            len(row.labels) - row.labels.count(IGNORE_INDEX) for row in kept
-        )
+        report.num_trained_tokens += sum(map(_num_trained, kept))
         is_cut = any(row.num_wanted > len(row.input_ids) for row in kept)
         report.num_truncated += is_cut
         if not is_cut and not _ends(kept[-1], self._end_ids):
@@ -179,11 +182,11 @@ class Intake:
     def _note_losses(self) -> None:
         report = self.report
         if report.num_lost_rows:
-            report.notes.append(f"{report.num_lost_rows:,} rows of a single token are left out")
+            report.notes.append(f"left out: {count(report.num_lost_rows, 'row')} of a single token")
         if not report.num_without_end:
             return
         note = (
-            f"{report.num_without_end:,} of {report.num_kept:,} records train no end token, "
+            f"records that train no end token: {report.num_without_end:,} of {report.num_kept:,}, "
             "so the model may not learn to stop"
         )
         if self._spec.type == CHAT_TYPE:
@@ -199,9 +202,14 @@ class Intake:
 def _fault(row: Tokens, sequence_len: int) -> str | None:
     if len(row.input_ids) > sequence_len:
         return TOO_LONG
-    if all(label == IGNORE_INDEX for label in row.labels):
-        return NOTHING_TRAINED
-    return TOO_SHORT if len(row.input_ids) < MIN_TOKENS else None
+    if len(row.input_ids) < MIN_TOKENS:
+        return TOO_SHORT
+    return None if _num_trained(row) else NOTHING_TRAINED
+
+
+def _num_trained(row: Tokens) -> int:
+    """Tokens that are learned; the first has none before it to be predicted from."""
+    return sum(label != IGNORE_INDEX for label in row.labels[1:])
 
 
 def _ends(row: Tokens, end_ids: frozenset[int]) -> bool:

@@ -106,9 +106,14 @@ class PretokenizedLayout:
 
     def render(self, record: Fields) -> Tokens:
         """The record's ids and labels, once they are known to be sound."""
-        for name in ("input_ids", "labels"):
-            if record.get(name) is None:
-                raise RecordError(f"missing field {name!r}", "set `type:` to lay out texts")
+        if record.get("input_ids") is None:
+            raise RecordError("missing field 'input_ids'", "set `type:` to lay out texts")
+        if record.get("labels") is None:
+            raise RecordError(
+                "missing field 'labels'",
+                f"labels is missing: tokenized records need it, {IGNORE_INDEX} where a token "
+                "is not trained",
+            )
         tokens = check_tokens(record["input_ids"], record["labels"], self.vocabulary_size)
         mask = record.get("attention_mask")
         return tokens if mask is None else _without_padding(tokens, list(mask))

@@ -6,18 +6,22 @@ inside the functions.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ft.data.records import (
+    FORMATS,
     Origin,
     Record,
     RecordSource,
     Split,
     choose_split,
     file_format,
+    no_such_split,
     single_file_note,
 )
 from ft.runtime.errors import Problem, UserError
@@ -26,6 +30,12 @@ from ft.spec.runspec import DatasetSpec
 _BATCH = 1000
 _SPLIT = "data"
 """The split's name for the library where files have none of their own."""
+
+_METADATA = {"dataset_info.json", "dataset_infos.json"}
+"""Files that describe a folder's records, and hold none."""
+
+_NUM_NAMED = 5
+_UNKNOWN_SPLIT = re.compile(r'Unknown split "(?P<name>.+?)"\. Should be one of \[(?P<there>.*?)\]')
 
 
 def read_files(spec: DatasetSpec, files: dict[str, tuple[Path, ...]]) -> RecordSource:
@@ -60,7 +70,7 @@ def read_files(spec: DatasetSpec, files: dict[str, tuple[Path, ...]]) -> RecordS
 
 def read_folder(spec: DatasetSpec, folder: Path) -> RecordSource:
     """A folder of data files, or one that `save_to_disk` wrote."""
-    from datasets import load_dataset, load_from_disk
+    from datasets import load_dataset, load_dataset_builder, load_from_disk
 
     split = Split.parse(spec.split)
     if (folder / "dataset_dict.json").is_file():
@@ -71,10 +81,12 @@ def read_folder(spec: DatasetSpec, folder: Path) -> RecordSource:
         return _slice(spec, split, dataset, str(folder), single_file_note(spec))
     else:
         options = _given(name=spec.name)
+        builder = _load(spec, lambda: load_dataset_builder(str(folder), **options))
         dataset = _load(
             spec, lambda: load_dataset(str(folder), split=_slice_of(split, split.name), **options)
         )
-        return _source(spec, dataset, f"{spec.path}/{split.name}")
+        notes = _unread_note(spec, folder, builder.config.data_files)
+        return _source(spec, dataset, f"{spec.path}/{split.name}", notes)
     return _slice(spec, split, dataset, f"{spec.path}/{split.name}")
 
 
@@ -88,6 +100,28 @@ def read_hub(spec: DatasetSpec) -> RecordSource:
         spec, lambda: load_dataset(spec.path, split=_slice_of(split, split.name), **options)
     )
     return _source(spec, dataset, f"{spec.path}/{split.name}")
+
+
+def _unread_note(
+    spec: DatasetSpec, folder: Path, data_files: dict[str, list[str]]
+) -> tuple[str, ...]:
+    """What to say of data files that the library passed over: it reads one format a folder."""
+    taken = {Path(file).resolve() for files in data_files.values() for file in files}
+    there = {path.relative_to(folder) for path in folder.rglob("*") if file_format(path)}
+    names = sorted(
+        str(path)
+        for path in there
+        if path.name not in _METADATA
+        and not any(part.startswith((".", "__")) for part in path.parts)
+        and (folder / path).resolve() not in taken
+    )
+    if not names:
+        return ()
+    more = ", ..." if len(names) > _NUM_NAMED else ""
+    return (
+        f"{spec.path} holds files that are not read: {', '.join(names[:_NUM_NAMED])}{more}; "
+        "data_files: names those to read",
+    )
 
 
 def _given(**options: Any) -> dict[str, Any]:
@@ -140,9 +174,30 @@ def _load(spec: DatasetSpec, load: Callable[[], Any]) -> Any:
     from datasets.exceptions import DatasetsError
 
     try:
-        return load()
+        with _silenced():
+            return load()
     except (DatasetsError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(_explain(spec, error)) from error
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """The library logs nothing and draws no bars: what went wrong is told once, by `_explain`."""
+    import datasets
+
+    logger = logging.getLogger("datasets")
+    level = logger.level
+    is_kept_on = datasets.config.HF_DATASETS_DISABLE_PROGRESS_BARS is False  # by the user
+    hides_bars = not datasets.are_progress_bars_disabled() and not is_kept_on
+    logger.setLevel(logging.CRITICAL)
+    if hides_bars:
+        datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        if hides_bars:
+            datasets.enable_progress_bars()
 
 
 def _explain(spec: DatasetSpec, error: BaseException) -> Problem:
@@ -151,6 +206,8 @@ def _explain(spec: DatasetSpec, error: BaseException) -> Problem:
     text = " ".join(str(each) for each in chain)
     page = f"https://huggingface.co/datasets/{spec.path}"
     first_line = f"{type(chain[-1]).__name__}: {str(chain[-1]).strip() or error}".splitlines()[0]
+    if problem := _explain_contents(spec, names, text):
+        return problem
     if "GatedRepoError" in names or re.search(r"\bgated\b", text):
         return Problem(
             f"{spec.path} is gated: its owner grants access",
@@ -177,6 +234,18 @@ def _explain(spec: DatasetSpec, error: BaseException) -> Problem:
             fix="check the network, or name a file or folder of this machine",
         )
     return Problem(f"can't read {spec.path}: {first_line}", fix="check path, name, split, ds_type")
+
+
+def _explain_contents(spec: DatasetSpec, names: set[str], text: str) -> Problem | None:
+    """What is said of a data set that is there, and lacks what is asked for."""
+    if match := _UNKNOWN_SPLIT.search(text):
+        return no_such_split(spec, match["name"], re.findall(r"'(.+?)'", match["there"]))
+    if names & {"EmptyDatasetError", "DataFilesNotFoundError"}:
+        return Problem(
+            f"{spec.path} holds no data files",
+            fix=f"put files there that end in {', '.join(FORMATS)}, or name another path",
+        )
+    return None
 
 
 def _causes(error: BaseException) -> list[BaseException]:

@@ -17,13 +17,17 @@ import numpy as np
 from ft.data.intake import Intake, IntakeOptions, Progress
 from ft.data.layout import StrategyOptions
 from ft.data.prompt import PromptLayout
-from ft.data.report import TOO_LONG, DataReport, DatasetReport, DropTally, count_drops
+from ft.data.report import TOO_LONG, DataReport, DatasetReport, DropTally, count, count_drops
+from ft.data.strategy import AllowCode
 from ft.data.tokenized import TokenizedSet, TokenStore, TokenStoreBuilder
 from ft.runtime.errors import Problem, UserError
 from ft.spec.runspec import DataSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+_VAL_SET_SIZE = "a value up to 1 is a share of the rows, 2 or more is their number"
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ def prepare_data(
     seed: int,
     base_dir: Path,
     on_progress: Progress | None = None,
+    allow_code: AllowCode | None = None,
 ) -> PreparedData:
     """Reads and tokenizes a run's data sets.
 
@@ -59,14 +64,16 @@ def prepare_data(
         seed: Of the shuffle.
         base_dir: The YAML's folder: where files are that the working directory lacks.
         on_progress: Called with what is done, how many records are through, and of how many.
+        allow_code: Called with the sha256 of a user's strategy file before it is run: may it be?
+            None allows all.
 
     Raises:
-        UserError: Files, layouts or splits are not there; or more records than `max_drop` allows
-            can't be used; or none are left to train on.
+        UserError: Files, layouts or splits are not there; or code may not be run; or more records
+            than `max_drop` allows can't be used; or none are left to train on.
     """
     _check_heldout(spec)
     options = IntakeOptions(
-        tokenizer, StrategyOptions.of(spec), spec.excess_length_strategy, on_progress
+        tokenizer, StrategyOptions.of(spec), spec.excess_length_strategy, on_progress, allow_code
     )
     intakes = [Intake(each, base_dir, options) for each in spec.datasets]
     tests = [Intake(each, base_dir, options, is_heldout=True) for each in spec.test_datasets]
@@ -115,6 +122,13 @@ def _usable_rows(store: TokenStore, seed: int | None) -> TokenizedSet:
 
 
 def _check_heldout(spec: DataSpec) -> None:
+    if spec.val_set_size > 1 and spec.val_set_size % 1:
+        raise UserError(
+            Problem(
+                f"val_set_size {spec.val_set_size:g} is no whole number of rows",
+                fix=f"write {math.ceil(spec.val_set_size)}; {_VAL_SET_SIZE}",
+            )
+        )
     if spec.test_datasets and spec.val_set_size:
         raise UserError(
             Problem(
@@ -136,7 +150,7 @@ def _check_drops(reports: Sequence[DatasetReport], spec: DataSpec) -> None:
     lines = [line for reason, tally in drops.items() for line in _render_tally(reason, tally)]
     raise UserError(
         Problem(
-            f"{num_lost:,} of {num_read:,} records ({share:.1%}) can't be used; "
+            f"{num_lost:,} of {count(num_read, 'record')} ({share:.1%}) can't be used; "
             f"max_drop allows {spec.max_drop:.1%}",
             fix="\n".join([*lines, *_remedies(drops, reports, share)]),
         )
@@ -183,8 +197,8 @@ def _check_sizes(
     num_usable = len(train) + (0 if spec.test_datasets else len(heldout))
     if num_usable:
         what = (
-            f"val_set_size {spec.val_set_size:g} holds out all of the {num_usable:,} rows "
-            "that can be used: none are left to train on"
+            f"val_set_size {spec.val_set_size:g} holds out all of the "
+            f"{count(num_usable, 'row')} that can be used: none are left to train on"
         )
-        raise UserError(Problem(what, fix="lower val_set_size"))
+        raise UserError(Problem(what, fix=f"lower val_set_size: {_VAL_SET_SIZE}"))
     raise UserError(Problem("no records to train on", fix="\n".join(account)))

@@ -284,7 +284,10 @@ def _changed(value: Any) -> Any:
 
 def _response_prefix(strategy: Strategy, sample: Fields, response: list[str]) -> str:
     """What is trained in front of the response's only field, if that can be seen."""
-    rendered = strategy.render(sample)
+    try:
+        rendered = strategy.render(sample)
+    except RecordError:  # code that keeps a state may refuse what it took before
+        return ""
     if not isinstance(rendered, Separate) or len(response) != 1:
         return ""
     trained = "".join(segment.text for segment in rendered.segments if segment.is_trained)

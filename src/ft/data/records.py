@@ -144,11 +144,13 @@ def choose_split(spec: DatasetSpec, splits: Iterable[str]) -> Split:
     split, names = Split.parse(spec.split), list(splits)
     if split.name in names:
         return split
-    raise UserError(
-        Problem(
-            f"{spec.path} has no split {split.name!r}",
-            fix=f"set split: to one of {', '.join(names)}",
-        )
+    raise UserError(no_such_split(spec, split.name, names))
+
+
+def no_such_split(spec: DatasetSpec, name: str, splits: Iterable[str]) -> Problem:
+    """What to say of a split that a data set does not have."""
+    return Problem(
+        f"{spec.path} has no split {name!r}", fix=f"set split: to one of {', '.join(splits)}"
     )
 
 

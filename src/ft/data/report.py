@@ -68,7 +68,7 @@ class DatasetReport:
         num_rows: Rows made of the kept records; more than those where texts are cut into rows.
         num_lost_rows: Rows of kept records that can't be used: a last row of one token.
         num_tokens: Of the rows.
-        num_trained_tokens: Of the rows.
+        num_trained_tokens: Of the rows; a row's first token is never predicted.
         num_without_end: Kept records whose last trained token ends no turn.
         longest: Tokens of the longest record that was too long; 0 if none was.
         drops: Kind of loss -> its count and examples.
@@ -111,10 +111,12 @@ class DatasetReport:
 
     def render(self) -> list[str]:
         """Plain lines for the terminal."""
-        head = f"{self.path} ({self.type}): {self.num_read:,} records read, {self.num_kept:,} kept"
+        num_read = count(self.num_read, "record")
+        head = f"{self.path} ({self.type}): {num_read} read, {self.num_kept:,} kept"
         if self.num_truncated:
             head += f", {self.num_truncated:,} of them cut"
-        lines = [f"{head}; {self.num_tokens:,} tokens, {self.num_trained_tokens:,} trained"]
+        num_tokens = count(self.num_tokens, "token")
+        lines = [f"{head}; {num_tokens}, {self.num_trained_tokens:,} trained"]
         if self.strategy:
             lines.append(f"  strategy {self.strategy['path']} sha256 {self.strategy['sha256']}")
         for reason, tally in self.drops.items():
@@ -143,7 +145,7 @@ class DataReport:
         """Plain lines for the terminal."""
         lines = [line for dataset in self.datasets for line in dataset.render()]
         heldout = f", {self.num_heldout:,} held out" if self.num_heldout else ""
-        return [*lines, f"{self.num_train:,} rows to train on{heldout}"]
+        return [*lines, f"{count(self.num_train, 'row')} to train on{heldout}"]
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain data, origins written as `file:line`."""
@@ -152,6 +154,11 @@ class DataReport:
             "num_heldout": self.num_heldout,
             "datasets": [_plain(dataset) for dataset in self.datasets],
         }
+
+
+def count(number: int, noun: str) -> str:
+    """The number with its noun: `1 record`, `1,200 records`."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def count_drops(datasets: Iterable[DatasetReport]) -> dict[str, DropTally]:

@@ -80,6 +80,13 @@ def _local_files(
     if spec.path in set(FORMATS.values()) and path is None and spec.data_files:
         folder = None
     elif path is not None and path.is_file():
+        if spec.data_files:
+            raise UserError(
+                Problem(
+                    f"data_files stands beside a path that is a file, {spec.path}",
+                    fix="set path: to the folder of the files, or take data_files away",
+                )
+            )
         return {Split.parse(spec.split).name: (path,)}
     elif path is not None and spec.data_files:
         folder = path

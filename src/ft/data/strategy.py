@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+AllowCode = Callable[[str], bool]
+"""Called with the sha256 of a user's strategy file: may it be run?"""
+
+
 @dataclass(frozen=True)
 class ResolvedStrategy:
     """A strategy, and the user's file that it comes from; None for those of ours."""
@@ -62,14 +66,34 @@ def find_strategy_source(spec: DatasetSpec, base_dir: Path) -> StrategySource | 
 
 
 def resolve_strategy(
-    spec: DatasetSpec, base_dir: Path, tokenizer: PreTrainedTokenizerBase, options: StrategyOptions
+    spec: DatasetSpec,
+    base_dir: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    options: StrategyOptions,
+    allow_code: AllowCode | None = None,
 ) -> ResolvedStrategy:
     """The strategy that `type:` asks for.
 
+    Args:
+        spec: The entry of `datasets:`.
+        base_dir: The YAML's folder.
+        tokenizer: The model's tokenizer.
+        options: The keys beside `datasets:`.
+        allow_code: Whether the user's file may be run; None allows it.
+
     Raises:
-        UserError: There is none, or the user's file fails; the message is the file's own.
+        UserError: There is none, or the user's file may not be run; or it fails, and the message
+            is the file's own.
     """
     source = find_strategy_source(spec, base_dir)
+    if source is not None and allow_code is not None and not allow_code(source.sha256):
+        raise UserError(
+            Problem(
+                f"the strategy file was never trained with here (sha256 {source.sha256})",
+                where=source.path,
+                fix="read it, then allow it with --trust-remote-code",
+            )
+        )
     return ResolvedStrategy(build_strategy(spec, source, tokenizer, options), source)
 
 
@@ -115,7 +139,7 @@ class FileStrategy:
             result = self.call(dict(record))
         except RecordError:
             raise
-        except Exception as error:  # a user's file raises what it likes
+        except (Exception, SystemExit) as error:  # a user's file raises what it likes
             problem = strategy_file.describe_error(error, self.path)
             raise RecordError(
                 f"strategy raised {type(error).__name__}", f"{problem.where}: {problem.what}"
@@ -164,7 +188,7 @@ def _from_file(
     arguments = (tokenizer, config, StrategyConfig(spec.model_dump()))[: max(num_parameters, 2)]
     try:
         strategy = function(*arguments)
-    except Exception as error:  # a user's file raises what it likes
+    except (Exception, SystemExit) as error:  # a user's file raises what it likes
         raise UserError(strategy_file.describe_error(error, source.path)) from error
     return FileStrategy(source.path, _axolotl_call(strategy, source), len(tokenizer))
 

@@ -146,7 +146,8 @@ def describe_error(error: BaseException, path: str) -> Problem:
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
     where = f"{path}:{frames[-1].lineno}" if frames else path
     source = (frames[-1].line or "") if frames else ""
-    return Problem(f"{type(error).__name__}: {error}", where, source)
+    what = type(error).__name__ + (f": {error}" if str(error) else "")
+    return Problem(what, where, source)
 
 
 def _candidates(type_name: str, base_dir: Path) -> Iterator[tuple[Path, str | None]]:
@@ -221,7 +222,7 @@ def _run(source: StrategySource) -> Any:
     try:
         with axolotl_shim.installed(), _importable_from(Path(source.path).parent):
             _TextLoader(source).exec_module(module)
-    except Exception as error:  # a user's file raises what it likes
+    except (Exception, SystemExit) as error:  # a user's file raises what it likes
         del sys.modules[name]
         raise UserError(describe_error(error, source.path)) from error
     return module

@@ -64,8 +64,10 @@ class TokenStore:
 
     @cached_property
     def num_trained(self) -> LongArray:
-        """Trained tokens of each row."""
-        counts = np.concatenate([[0], np.cumsum(self.labels != IGNORE_INDEX, dtype=np.int64)])
+        """Trained tokens of each row; its first is never predicted, so it doesn't count."""
+        is_trained = self.labels != IGNORE_INDEX
+        is_trained[self.offsets[:-1][self.lengths > 0]] = False
+        counts = np.concatenate([[0], np.cumsum(is_trained, dtype=np.int64)])
         return np.diff(counts[self.offsets])
 
     def origin(self, index: int) -> Origin:
@@ -141,7 +143,7 @@ class TokenizedSet(Sequence[Example]):
 
     @cached_property
     def num_trained_tokens(self) -> int:
-        """Tokens with a label, over all examples."""
+        """Tokens that are learned, over all examples."""
         return int(self._store.num_trained[self._order].sum())
 
     @property

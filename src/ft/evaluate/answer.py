@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,8 +57,26 @@ class Answerer:
         if text is not None:
             if self.layout.default_field is None:
                 raise UserError(Problem("this layout has no field for --prompt", fix="use --raw"))
-            record.setdefault(self.layout.default_field, text)
+            if self.layout.default_field in record:
+                what = f"the {self.layout.default_field} is given twice"
+                raise UserError(Problem(what, fix="by --prompt, or by --field or --record"))
+            record[self.layout.default_field] = text
         return self.layout.encode_prompt(record, self.tokenizer)
+
+    def require_known(self, names: Iterable[str]) -> None:
+        """A field that nothing reads is a mistake; what a user's own code reads is not known.
+
+        Raises:
+            UserError: names the field, and those that there are.
+        """
+        fields = self.layout.fields
+        known = {*fields.prompt, *fields.response, *fields.optional, fields.default}
+        for name in names:
+            if self.layout.source is None and name not in known:
+                readable = ", ".join(sorted(each for each in known if each))
+                raise UserError(
+                    Problem(f"the layout has no field {name!r}", fix=f"it has {readable}")
+                )
 
     def raw_prompt(self, text: str) -> list[int]:
         """Token ids of a text as it stands."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from ft.model import LoadedModel
 from ft.model.tokenizer import load_saved_tokenizer
 from ft.runtime import Problem, RunDirectory, UserError
 from ft.runtime.durable import write_json
+from ft.runtime.trust import is_trusted_code
 
 OnEvent = Callable[[dict[str, Any]], None]
 NUM_EXAMPLES = 5
@@ -33,21 +35,20 @@ def compare_with_base(
     num_records: int,
     batch_size: int,
     max_new_tokens: int,
+    trusts_code: bool = False,
     on_event: OnEvent,
 ) -> dict[str, Any]:
     """Measures the base and the tuned model on the run's held-out records.
 
     The loss is over all of them; ``num_records`` of them are answered (greedily) and compared with
-    their references by each metric. The result is also written to evaluation.json.
+    their references by each metric. Records without a prompt (``completion``) have a loss alone.
+    The result is also written to evaluation.json.
 
     Raises:
         UserError: no finished run, or one without held-out records, or without a base beside it.
     """
-    run = open_run(directory.path)
-    heldout = _held_out_records(run, on_event)
-    on_event({"event": "progress", "phase": "loading model", "done": 0, "total": None})
-    loaded = run.load()
-    if not loaded.has_adapter:
+    run = open_run(directory.path, trusts_code=trusts_code)
+    if run.adapter.adapter is None:
         raise UserError(
             Problem(
                 "is a full fine-tune: base beside tuned needs an adapter, for now",
@@ -55,9 +56,13 @@ def compare_with_base(
                 fix="events.jsonl has the held-out loss over the steps, the base's at step 0",
             )
         )
+    heldout = _held_out_records(run, trusts_code=trusts_code, on_event=on_event)
+    asked = _questions(heldout, num_records)
+    on_event({"event": "progress", "phase": "loading model", "done": 0, "total": None})
+    loaded = run.load()
     result: dict[str, Any] = {
         "num_heldout_records": len(heldout),
-        "num_answered": min(num_records, len(heldout)),
+        "num_answered": len(asked),
         "max_new_tokens": max_new_tokens,
     }
     answers: dict[str, list[dict[str, Any]]] = {}
@@ -66,11 +71,10 @@ def compare_with_base(
             loss = _loss(loaded, model, heldout, batch_size)
         answerer = answerer_of(run, loaded, is_base=is_base)
         sampling = Sampling(max_new_tokens=max_new_tokens)
-        answers[name] = _answer(
-            answerer, heldout, result["num_answered"], batch_size, sampling, name, on_event
-        )
+        answers[name] = _answer(answerer, asked, batch_size, sampling, name, on_event)
         scores = {
-            metric: float(np.mean([each[metric] for each in answers[name]])) for metric in METRICS
+            metric: float(np.mean([each[metric] for each in answers[name]])) if asked else None
+            for metric in METRICS
         }
         result[name] = {"loss": loss, **scores}
     result["answers"] = _beside_each_other(answers)
@@ -78,7 +82,26 @@ def compare_with_base(
     return result
 
 
-def _held_out_records(run: TrainedRun, on_event: OnEvent) -> TokenizedSet:
+@dataclass(frozen=True)
+class _Question:
+    """A held-out record, cut where its last response begins."""
+
+    record: str
+    prompt: list[int]
+    response: list[int]
+
+
+def _questions(heldout: TokenizedSet, num_records: int) -> list[_Question]:
+    """The first records that have a prompt at all."""
+    questions: list[_Question] = []
+    for row in heldout:
+        prompt, response = split_response(row.input_ids.tolist(), row.labels.tolist())
+        if prompt and len(questions) < num_records:
+            questions.append(_Question(str(row.origin), prompt, response))
+    return questions
+
+
+def _held_out_records(run: TrainedRun, *, trusts_code: bool, on_event: OnEvent) -> TokenizedSet:
     """The run's held-out records, made again from its data; prompts are masked."""
     if run.spec is None or run.config_folder is None:
         raise UserError(
@@ -89,6 +112,7 @@ def _held_out_records(run: TrainedRun, on_event: OnEvent) -> TokenizedSet:
         tokenizer=load_saved_tokenizer(run.folder).tokenizer,
         seed=run.spec.training.seed,
         base_dir=run.config_folder,
+        allow_code=lambda sha256: trusts_code or is_trusted_code(sha256),
         on_progress=lambda phase, done, total: on_event(
             {"event": "progress", "phase": phase, "done": done, "total": total}
         ),
@@ -125,28 +149,25 @@ def _loss(loaded: LoadedModel, model: nn.Module, heldout: TokenizedSet, batch_si
 
 def _answer(
     answerer: Answerer,
-    heldout: TokenizedSet,
-    num_records: int,
+    asked: list[_Question],
     batch_size: int,
     sampling: Sampling,
     name: str,
     on_event: OnEvent,
 ) -> list[dict[str, Any]]:
     """Each record's prompt, reference, answer, and what the metrics say of it."""
-    rows_asked = [heldout[i] for i in range(num_records)]
-    pairs = [split_response(row.input_ids.tolist(), row.labels.tolist()) for row in rows_asked]
     # Prompts of like length share a batch: less padding, the same answers.
-    order = sorted(range(num_records), key=lambda i: len(pairs[i][0]))
-    rows: list[dict[str, Any]] = [{} for _ in pairs]
+    order = sorted(range(len(asked)), key=lambda i: len(asked[i].prompt))
+    rows: list[dict[str, Any]] = [{} for _ in asked]
     started = time.perf_counter()
-    for start in range(0, num_records, batch_size):
+    for start in range(0, len(asked), batch_size):
         chosen = order[start : start + batch_size]
-        texts = answerer.answers([pairs[i][0] for i in chosen], sampling)
+        texts = answerer.answers([asked[i].prompt for i in chosen], sampling)
         for i, text in zip(chosen, texts, strict=True):
-            reference = answerer.shown(pairs[i][1])
+            reference = answerer.shown(asked[i].response)
             scores = {metric: score(text, reference) for metric, score in METRICS.items()}
             rows[i] = {
-                "record": str(heldout[i].origin),
+                "record": asked[i].record,
                 "reference": reference,
                 "answer": text,
                 **scores,
@@ -156,7 +177,7 @@ def _answer(
                 "event": "progress",
                 "phase": f"answering ({name})",
                 "done": start + len(chosen),
-                "total": num_records,
+                "total": len(asked),
                 "time_s": time.perf_counter() - started,
             }
         )

@@ -50,7 +50,8 @@ def open_run(folder: Path, *, trusts_code: bool = False) -> TrainedRun:
         UserError: it is neither, or the run has no final weights yet.
     """
     if not folder.is_dir():
-        raise UserError(Problem("no such folder", str(folder), fix="name a run's folder"))
+        what = "is no folder" if folder.exists() else "no such folder"
+        raise UserError(Problem(what, str(folder), fix="name a run's folder"))
     run = RunDirectory(folder)
     if run.run_file.exists():
         return _open_finished(run, trusts_code=trusts_code)
@@ -70,12 +71,12 @@ def open_run(folder: Path, *, trusts_code: bool = False) -> TrainedRun:
 
 def _open_finished(run: RunDirectory, *, trusts_code: bool) -> TrainedRun:
     identity = run.read_run()
-    if not identity.get("finished"):
+    if not identity["finished"]:
         raise UserError(
             Problem(
                 "is not finished",
                 str(run.path),
-                fix=f"go on with: ft train {identity.get('config', 'CONFIG')}",
+                fix=f"go on with: ft train {identity['config']}",
             )
         )
     spec = load_spec(run.resolved_spec).spec
@@ -93,9 +94,12 @@ def _open_finished(run: RunDirectory, *, trusts_code: bool) -> TrainedRun:
 def _read_layouts(path: Path, *, trusts_code: bool) -> tuple[PromptLayout, ...]:
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return tuple(
+        layouts = tuple(
             PromptLayout.from_json(layout, lambda sha256: trusts_code or is_trusted_code(sha256))
             for layout in content["layouts"]
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(Problem(f"cannot be read: {error}", str(path))) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(Problem(f"cannot be read: {error!r}", str(path))) from None
+    if not layouts:
+        raise UserError(Problem("holds no prompt layout", str(path)))
+    return layouts

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         read_attention_traits,
     )
     from ft.model.base import load_base, load_config
-    from ft.model.base_check import check_base
+    from ft.model.base_check import check_adapter_folder, check_base
     from ft.model.build import BaseForm, build_model, load_trained
     from ft.model.hardware import Hardware, probe_hardware
     from ft.model.loaded import LoadedModel
@@ -35,6 +35,7 @@ __all__ = [
     "Precision",
     "apply_patches",
     "build_model",
+    "check_adapter_folder",
     "check_base",
     "choose_attention",
     "choose_precision",
@@ -53,6 +54,7 @@ _ROOM_OF = {
     "read_attention_traits": "attention",
     "load_base": "base",
     "load_config": "base",
+    "check_adapter_folder": "base_check",
     "check_base": "base_check",
     "BaseForm": "build",
     "build_model": "build",

@@ -13,18 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 import ft.model.patches  # noqa: F401  # first: peft imports bitsandbytes
+from ft.model.base_check import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_adapter_folder
 from ft.runtime.errors import Problem, UserError
 from ft.spec.runspec import AdapterSpec
 
 # isort: split
 from peft import LoraConfig, PeftModel, get_peft_model
-
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -83,11 +82,20 @@ def load_adapter(model: Any, folder: Path, *, is_trainable: bool = False) -> Pef
     """The base model with the adapter of a folder.
 
     Raises:
-        UserError: the folder holds no adapter in safetensors, or one for another model.
+        UserError: the folder holds no adapter in safetensors, a damaged one, or one for another
+            model.
     """
-    _check_folder(folder)
+    check_adapter_folder(str(folder))
     try:
         return PeftModel.from_pretrained(model, str(folder), is_trainable=is_trainable)
+    except SafetensorError as error:
+        raise UserError(
+            Problem(
+                f"is cut short or damaged: {error}",
+                str(folder / ADAPTER_WEIGHTS),
+                fix="copy the adapter again, or train it again",
+            )
+        ) from error
     except (RuntimeError, ValueError) as error:
         raise UserError(
             Problem(
@@ -102,20 +110,6 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     """adapter_config.json of a folder, as it stands there."""
     config: dict[str, Any] = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     return config
-
-
-def _check_folder(folder: Path) -> None:
-    if not (folder / ADAPTER_CONFIG).is_file():
-        what = "has no adapter_config.json" if folder.is_dir() else "no such folder"
-        raise UserError(Problem(what, str(folder), fix="name the folder of a trained adapter"))
-    if not (folder / ADAPTER_WEIGHTS).is_file():
-        raise UserError(
-            Problem(
-                f"has no {ADAPTER_WEIGHTS}; pickled adapters can run code and are never read",
-                str(folder),
-                fix="save the adapter with safetensors",
-            )
-        )
 
 
 def _resume_adapter(
@@ -167,10 +161,9 @@ def _lora_config(
 
 def _targets(model: Any, spec: AdapterSpec, linear: set[str]) -> tuple[set[str], list[str]]:
     named = set(spec.lora_target_modules)
-    possible = linear | set(_embedding_names(model))
     paths = [name for name, layer in model.named_modules() if _is_adaptable(layer)]
     unknown = sorted(t for t in named if not any(_matches(t, path) for path in paths))
-    _refuse_unknown("lora_target_modules", unknown, possible)
+    _refuse_unknown("lora_target_modules", unknown, linear)
     if spec.lora_target_linear:
         return named | linear, []
     if named:
@@ -239,17 +232,22 @@ def _require_trainable(model: Any) -> None:
 def _refuse_unknown(key: str, unknown: list[str], possible: set[str]) -> None:
     problems = []
     for name in unknown:
-        near = difflib.get_close_matches(name, sorted(possible), n=1)
+        nearest_first = sorted(sorted(possible), key=lambda other: -_likeness(name, other))
+        near = difflib.get_close_matches(name, nearest_first, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         problems.append(
             Problem(
                 f"the model has no module named {name!r}",
                 key,
-                fix=f"{hint}it has {', '.join(sorted(possible))}",
+                fix=f"{hint}it has {', '.join(nearest_first)}",
             )
         )
     if problems:
         raise UserError(*problems)
+
+
+def _likeness(name: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, other, name).ratio()
 
 
 def _is_adaptable(layer: nn.Module) -> bool:

@@ -89,7 +89,7 @@ def choose_attention(
     """
     plain = "sdpa" if traits.supports_sdpa else "eager"
     if requested == "eager" or requested == plain:
-        return Attention(requested, is_varlen=False, reason=f"{requested} asked for")
+        return Attention(requested, is_varlen=False, reason="as asked for")
     wanted = _CANDIDATES_FOR[requested]
     obstacles: list[str] = []
     for candidate in wanted:
@@ -99,16 +99,18 @@ def choose_attention(
             is_flat = traits.supports_flat_batches
             return Attention(candidate.implementation, is_flat, reason)
         obstacles.append(obstacle)
-    return Attention(plain, is_varlen=False, reason=_explain(requested, obstacles, plain))
+    if plain == "eager":
+        obstacles.append("the model has no sdpa attention")
+    return Attention(plain, is_varlen=False, reason=_explain(requested, obstacles))
 
 
-def _explain(requested: str, obstacles: list[str], chosen: str) -> str:
-    missing = "; ".join(dict.fromkeys(obstacles))
-    if requested == "auto":
-        return f"using {chosen}" + (f" ({missing})" if missing else "")
-    if not missing:
-        return f"{requested} asked for: using {chosen}"
-    return f"{requested} asked for; {missing}; using {chosen}"
+def _explain(requested: str, obstacles: list[str], title: str = "") -> str:
+    """Why the choice fell as it did; what is shown beside it, its name, is not said again."""
+    if not obstacles:
+        return "the fastest there is" if requested == "auto" else "as asked for"
+    asked = [] if requested == "auto" else [f"{requested} asked for"]
+    using = [f"using {title}"] if title else []
+    return "; ".join([*asked, *dict.fromkeys(obstacles), *using])
 
 
 def _kernel_obstacle(
@@ -162,12 +164,13 @@ def _xformers_obstacle(
 class _Candidate:
     implementation: str
     title: str
+    """What `implementation` stands for, where its name does not tell."""
     obstacle: Callable[[Hardware, AttentionTraits, NumberFormat, str], str | None]
 
 
-_FLASH = _Candidate("flash_attention_2", "flash_attention_2", _flash_obstacle)
+_FLASH = _Candidate("flash_attention_2", "", _flash_obstacle)
 _VARLEN = _Candidate(VARLEN, "torch's varlen attention", _varlen_obstacle)
-_XFORMERS = _Candidate("xformers", "xformers", _xformers_obstacle)
+_XFORMERS = _Candidate("xformers", "", _xformers_obstacle)
 
 _CANDIDATES_FOR: dict[str, tuple[_Candidate, ...]] = {
     "auto": (_FLASH, _VARLEN),

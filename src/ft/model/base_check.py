@@ -1,4 +1,4 @@
-"""What can be said about a base model's folder without loading anything; imports no tensors.
+"""What can be said about a model's or adapter's folder without loading it; imports no tensors.
 
 A base model is a hub name or a local folder. This looks at the folder only: a hub name is believed
 until it is loaded.
@@ -11,6 +11,9 @@ from pathlib import Path
 
 from ft.runtime.errors import Problem, UserError
 from ft.spec.runspec import ModelSpec
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 _PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "consolidated*.pth")
 
@@ -35,12 +38,32 @@ def check_base(spec: ModelSpec) -> None:
         raise UserError(problem)
 
 
+def check_adapter_folder(path: str) -> None:
+    """Looks whether a folder can be an adapter at all; adapters are read from this machine only.
+
+    Raises:
+        UserError: the folder is missing, or holds no adapter_config.json or no safetensors.
+    """
+    folder = Path(path).expanduser()
+    if not (folder / ADAPTER_CONFIG).is_file():
+        what = f"has no {ADAPTER_CONFIG}" if folder.is_dir() else "no such folder"
+        raise UserError(Problem(what, str(folder), fix="name the folder of a trained adapter"))
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        raise UserError(
+            Problem(
+                f"has no {ADAPTER_WEIGHTS}; pickled adapters can run code and are never read",
+                str(folder),
+                fix="save the adapter with safetensors",
+            )
+        )
+
+
 def _find_problem(folder: Path) -> Problem | None:
     where = f"base_model: {folder}"
     if not folder.is_dir():
         return Problem("no such folder", where, fix="name a folder that exists, or a hub name")
     if not (folder / "config.json").is_file():
-        if (folder / "adapter_config.json").is_file():
+        if (folder / ADAPTER_CONFIG).is_file():
             return Problem(
                 "is an adapter, not a model",
                 where,

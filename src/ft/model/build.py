@@ -8,15 +8,10 @@ from typing import Any, Literal
 
 import torch
 
-from ft.model.adapter import (
-    ADAPTER_CONFIG,
-    Origin,
-    add_adapter,
-    load_adapter,
-    read_adapter_config,
-)
+from ft.model.adapter import Origin, add_adapter, load_adapter, read_adapter_config
 from ft.model.attention import Attention, choose_attention, read_attention_traits
 from ft.model.base import BaseModel, dequantize, fit_vocabulary, load_base, load_config
+from ft.model.base_check import ADAPTER_CONFIG
 from ft.model.hardware import Hardware
 from ft.model.loaded import LoadedModel
 from ft.model.precision import Precision
@@ -38,6 +33,7 @@ def build_model(  # noqa: PLR0913  # the one door: each argument is a decision m
     hardware: Hardware,
     seed: int,
     gradient_checkpointing: bool = False,
+    sequence_len: int | None = None,
 ) -> LoadedModel:
     """The model that a run trains, in training mode.
 
@@ -50,6 +46,7 @@ def build_model(  # noqa: PLR0913  # the one door: each argument is a decision m
         hardware: From ``probe_hardware``.
         seed: Of the adapter's first weights.
         gradient_checkpointing: Recompute every layer in the backward pass.
+        sequence_len: Tokens of the longest record that may come; noted if the base is shorter.
 
     Raises:
         UserError: the base cannot be read, or the specs do not fit it.
@@ -59,6 +56,7 @@ def build_model(  # noqa: PLR0913  # the one door: each argument is a decision m
     torch.set_float32_matmul_precision("high" if precision.tf32 else "highest")
     base = load_base(model, precision, hardware=hardware, attention=attention.implementation)
     notes = [*precision.notes, *tokenizer.notes, *base.notes]
+    notes += _length_notes(base.model.config, sequence_len)
     num_added = fit_vocabulary(base.model, len(tokenizer.tokenizer))
     if num_added > len(tokenizer.new_token_ids):
         notes.append(f"the embeddings had no row for {num_added} tokens: added, and trained")
@@ -116,6 +114,16 @@ def load_trained(
     attention = Attention(base.model.config._attn_implementation, False, "for inference")
     notes = list(base.notes)
     return LoadedModel(trained, tokenizer, precision, attention, hardware, base.revision, notes)
+
+
+def _length_notes(config: Any, sequence_len: int | None) -> list[str]:
+    num_positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if sequence_len is None or num_positions is None or sequence_len <= num_positions:
+        return []
+    return [
+        f"sequence_len {sequence_len:,} is more than the {num_positions:,} tokens that the base "
+        "was made for (max_position_embeddings): longer records may fail, or be learned badly"
+    ]
 
 
 def _recompute_every_layer(model: Any) -> None:

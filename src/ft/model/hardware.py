@@ -9,7 +9,9 @@ from __future__ import annotations
 import importlib
 import os
 import platform
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -59,10 +61,19 @@ def probe_hardware() -> Hardware:
         return Hardware(kind="mps", name=platform.machine(), memory_bytes=memory)
     return Hardware(
         kind="cpu",
-        name=platform.processor() or platform.machine(),
+        name=_cpu_name(Path("/proc/cpuinfo")),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         supports_bf16=True,
     )
+
+
+def _cpu_name(cpuinfo: Path) -> str:
+    """The processor's model name, where Linux tells it, and the cores: ``AMD EPYC, 2 cores``."""
+    text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.is_file() else ""
+    match = re.search(r"^model name\s*: *(.+)$", text, re.MULTILINE)
+    name = match[1] if match else platform.processor() or platform.machine()
+    num_cores = os.cpu_count() or 1
+    return f"{name}, {num_cores} core" + ("" if num_cores == 1 else "s")
 
 
 def _loads(module: str) -> bool:

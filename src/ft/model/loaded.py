@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 
 import ft.model.patches  # noqa: F401  # first: peft imports bitsandbytes
 from ft.model.attention import Attention
+from ft.model.base_check import ADAPTER_WEIGHTS
 from ft.model.hardware import Hardware
 from ft.model.hub import explained
 from ft.model.precision import Precision
@@ -25,8 +26,6 @@ from ft.runtime.errors import Problem, UserError
 
 # isort: split
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
-
-from ft.model.adapter import ADAPTER_WEIGHTS
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Run directory, events, environment, errors: what every room stands on; imports nothing heavy."""
 
-from ft.runtime.environment import describe_environment, library_version
+from ft.runtime.environment import describe_environment, library_version, process_rank
 from ft.runtime.errors import FtError, Interrupted, MachineError, Problem, TrainingError, UserError
 from ft.runtime.events import EventLog, read_events
 from ft.runtime.rundir import RunDirectory, find_newest_run
@@ -17,5 +17,6 @@ __all__ = [
     "describe_environment",
     "find_newest_run",
     "library_version",
+    "process_rank",
     "read_events",
 ]

@@ -7,9 +7,11 @@ fsync(parent).
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,10 +68,30 @@ def _swap_in(staging: Path, target: Path) -> None:
         shutil.rmtree(old)
 
 
+def is_staging(name: str) -> bool:
+    """Whether a file or folder of this name is one of ours, left by a writer that was killed."""
+    return re.fullmatch(rf"{re.escape(STAGING_PREFIX)}.*-\d+", name) is not None
+
+
 def remove_leftovers(folder: Path) -> None:
-    """Removes what a killed writer left in the folder (staging names only)."""
-    for path in folder.glob(f"{STAGING_PREFIX}*"):
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    """Removes what a killed writer left in the folder, by its staging name."""
+    for path in folder.iterdir():
+        if is_staging(path.name):
+            remove(path)
+
+
+def remove(path: Path) -> None:
+    """Removes a file, a folder with all that is in it, or nothing; a link is not followed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error says that there is no space left, however a library words it."""
+    is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return is_full or "No space left on device" in str(error)
 
 
 def sync_tree(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from importlib import metadata
@@ -28,6 +29,11 @@ def describe_environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "libraries": {name: library_version(name) for name in _LIBRARIES},
     }
+
+
+def process_rank() -> int:
+    """This process's number among those that a launcher started; 0 where there is one."""
+    return int(os.environ.get("RANK", "0"))
 
 
 def library_version(name: str) -> str | None:

@@ -14,16 +14,18 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from ft.runtime.durable import remove_leftovers, write_json, write_text
+from ft.runtime.durable import is_staging, remove, remove_leftovers, write_json, write_text
 from ft.runtime.errors import Problem, UserError
 
 RUN_FILE = "run.json"
+LOCK_FILE = ".lock"
+RUN_KEYS = ("format", "finished", "config", "data", "probe_input_ids", "files")
+"""What every run.json holds; train.run writes them."""
 
 
 class RunDirectory:
@@ -41,12 +43,27 @@ class RunDirectory:
 
     @property
     def state(self) -> Literal["empty", "unfinished", "finished", "foreign"]:
-        """``foreign``: there are files, but none that says that ``ft`` made them."""
-        if self.run_file.exists():
-            return "finished" if self.read_run().get("finished") else "unfinished"
-        if self.path.is_dir() and any(p.name != ".lock" for p in self.path.iterdir()):
+        """``foreign``: there are files that ``ft`` did not make, and none that says it is a run."""
+        if self.run_file.is_file():
+            return "finished" if self.read_run()["finished"] else "unfinished"
+        if not self.path.exists():
+            return "empty"
+        if not self.path.is_dir():
             return "foreign"
-        return "empty"
+        own = {path.name for path in self._own_paths()} | {LOCK_FILE}
+        others = (path.name for path in self.path.iterdir())
+        return "foreign" if any(n not in own and not is_staging(n) for n in others) else "empty"
+
+    def _own_paths(self) -> list[Path]:
+        """What every run writes, final weights aside."""
+        return [
+            self.resolved_spec,
+            self.prompt_file,
+            self.events,
+            self.checkpoints,
+            self.merged,
+            self.evaluation,
+        ]
 
     def read_run(self) -> dict[str, Any]:
         """The identity of the run, as run.json holds it.
@@ -56,19 +73,18 @@ class RunDirectory:
         """
         try:
             run = json.loads(self.run_file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
+            what = "is no run of ft: it has no run.json" if self.path.is_dir() else "no such folder"
             raise UserError(
-                Problem(
-                    "is no run of ft: it has no run.json",
-                    str(self.path),
-                    fix="`ft train CONFIG` makes one",
-                )
+                Problem(what, str(self.path), fix="`ft train CONFIG` makes a run")
             ) from None
-        except json.JSONDecodeError as error:
+        except ValueError as error:
             raise UserError(Problem(f"is broken: {error}", str(self.run_file))) from None
-        if not isinstance(run, dict):
-            raise UserError(Problem("is broken: not a JSON object", str(self.run_file)))
-        return run
+        missing = [key for key in RUN_KEYS if key not in run] if isinstance(run, dict) else RUN_KEYS
+        if missing:
+            raise UserError(Problem(f"is broken: it lacks {missing[0]!r}", str(self.run_file)))
+        identity: dict[str, Any] = run
+        return identity
 
     def write_run(self, run: dict[str, Any]) -> None:
         """Writes run.json, whole or not at all."""
@@ -80,17 +96,10 @@ class RunDirectory:
 
     def clear(self) -> None:
         """Removes what a former run left here, and nothing that ``ft`` did not make."""
-        files = (self.resolved_spec, self.prompt_file, self.events, self.evaluation)
-        folders = (self.checkpoints, self.merged)
-        for path in (
-            *files,
-            *folders,
-            *self.path.glob("adapter_*"),
-            *self.path.glob("model*.safetensors*"),
-        ):
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(
-                missing_ok=True
-            )
+        published = self.read_run()["files"] if self.run_file.is_file() else []
+        names = [name for name in published if Path(name).name == name]
+        for path in (*self._own_paths(), *(self.path / name for name in names)):
+            remove(path)
         self.run_file.unlink(missing_ok=True)
 
     @contextmanager
@@ -98,12 +107,16 @@ class RunDirectory:
         """Holds the directory for this process; the kernel lets go when the process dies.
 
         Raises:
-            UserError: another process trains here, or the directory can't be written.
+            UserError: another process holds it, it can't be written, or it has files that are not
+                from ft.
         """
+        if self.state == "foreign":
+            what = "has files in it that are not from ft" if self.path.is_dir() else "is a file"
+            raise UserError(Problem(what, str(self.path), fix="set another --output-dir"))
         lock = None
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / ".lock").open("a+", encoding="utf-8")
+            lock = (self.path / LOCK_FILE).open("a+", encoding="utf-8")
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             assert lock is not None
@@ -136,17 +149,17 @@ class RunDirectory:
 
 
 def find_newest_run(below: Path, max_depth: int = 3) -> RunDirectory:
-    """The run below a folder (or the folder itself) that was written last.
+    """The finished run below a folder (or the folder itself) that was written last.
 
     Raises:
         UserError: there is none.
     """
     patterns = ["/".join(["*"] * depth + [RUN_FILE]) for depth in range(max_depth + 1)]
-    runs = [path for pattern in patterns for path in below.glob(pattern)]
-    if not runs:
-        raise UserError(
-            Problem(
-                "no run found here or below", str(below), fix="name one: ft infer out/ --prompt ..."
-            )
-        )
-    return RunDirectory(max(runs, key=lambda path: path.stat().st_mtime).parent)
+    files = [path for pattern in patterns for path in below.glob(pattern)]
+    newest_first = sorted(files, key=lambda path: -path.stat().st_mtime)
+    for file in newest_first:
+        run = RunDirectory(file.parent)
+        if run.state == "finished":
+            return run
+    what = "no finished run here or below" if files else "no run found here or below"
+    raise UserError(Problem(what, str(below), fix="name one: ft infer out/ --prompt ..."))

@@ -183,6 +183,27 @@ NOT_SUPPORTED_IN_DATASETS: dict[str, str] = {
     "trust_remote_code": "loading scripts are never run; convert the set to JSON or Parquet",
 }
 
+MEANINGS: dict[str, dict[bool | str, Any]] = {
+    "eval_strategy": {False: "no"},  # YAML 1.1 reads a bare `no` as false
+    "save_strategy": {False: "no"},
+    "adapter": {"none": None, False: None},
+}
+"""Values that are written one way and meant another."""
+
+RIVALS: dict[str, tuple[str, ...]] = {
+    "bf16": ("fp16",),
+    "fp16": ("bf16",),
+    "load_in_4bit": ("load_in_8bit",),
+    "load_in_8bit": ("load_in_4bit",),
+    "warmup_steps": ("warmup_ratio",),
+    "warmup_ratio": ("warmup_steps",),
+    "eval_steps": ("evals_per_epoch",),
+    "evals_per_epoch": ("eval_steps",),
+    "save_steps": ("saves_per_epoch",),
+    "saves_per_epoch": ("save_steps",),
+}
+"""Keys that answer the same question: an override of one replaces what the file says by another."""
+
 _OFF: tuple[Any, ...] = (None, False, 0, "", "none", "no", [], {}, ())
 
 

@@ -17,18 +17,31 @@ import yaml
 from ft.runtime.errors import Problem, UserError
 
 KeyPath = tuple[str | int, ...]
+_INT, _FLOAT, _TIMESTAMP = (f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp"))
+_REPLACED_TAGS = {_INT, _FLOAT, _TIMESTAMP}
 MAX_NODES = 100_000  # an alias bomb has more; the largest real config has a few hundred
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2's floats; its resolvers are its own, PyYAML's stay as they are."""
+    """SafeLoader with the numbers of YAML 1.2: ``2e-4`` is one, ``010`` is ten, ``1:30`` is a text.
+
+    Its resolvers are its own; PyYAML's stay as they are.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own way to hold them
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in _REPLACED_TAGS]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
+_Loader.add_implicit_resolver(_INT, re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789"))
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    _FLOAT,
+    re.compile(r"^[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?$"),
     list("-+.0123456789"),
 )
+_Loader.add_constructor(_INT, lambda loader, node: int(node.value, 10))
+_Loader.add_constructor(_FLOAT, lambda loader, node: float(node.value))
 
 
 @dataclass(frozen=True)
@@ -55,13 +68,11 @@ def parse_scalar(text: str) -> Any:
     Raises:
         UserError: the text is no YAML value.
     """
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         return loader.get_single_data()
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError, TypeError) as error:
         raise UserError(Problem(f"{text!r} is no YAML value", fix=str(error))) from None
-    finally:
-        loader.dispose()
 
 
 def read_document(path: Path) -> Document:
@@ -72,8 +83,8 @@ def read_document(path: Path) -> Document:
     """
     text = _read_text(path)
     lines = tuple(text.splitlines())
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         root = loader.get_single_node()
         if root is None:
             raise UserError(Problem("the file is empty", f"{path}:1:1", fix=_STARTING_POINT))
@@ -92,8 +103,8 @@ def read_document(path: Path) -> Document:
         values = walk.value_of(root, ())
     except yaml.YAMLError as error:
         raise UserError(_syntax_problem(path, lines, error)) from None
-    finally:
-        loader.dispose()
+    except RecursionError:
+        raise UserError(Problem("is nested too deeply, or in itself", str(path))) from None
     if walk.problems:
         raise UserError(*walk.problems)
     return Document(path, values, lines, walk.positions)
@@ -169,6 +180,11 @@ class _Walk:
         first_lines: dict[str, int] = {}
         for key_node, _ in node.value:
             line, column = _position(key_node)
+            if not isinstance(key_node, yaml.ScalarNode):
+                where = f"{self.path}:{line}:{column}"
+                raise UserError(
+                    Problem("a key must be a text", where, self.lines[line - 1].strip())
+                )
             first_line = first_lines.get(key_node.value)
             first_lines.setdefault(key_node.value, line)
             if first_line is not None:

@@ -7,6 +7,7 @@ read_document -> overrides -> old names, states of keys -> contradictions -> pyd
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,7 +21,14 @@ from pydantic_core import ErrorDetails
 from ft.runtime.errors import Problem, UserError
 from ft.spec import dialect
 from ft.spec.document import Document, KeyPath, parse_scalar, read_document
-from ft.spec.runspec import DatasetSpec, RunSpec, flat_keys, sections_of_keys
+from ft.spec.runspec import (
+    DatasetSpec,
+    MappingLayout,
+    RunSpec,
+    SpecialTokens,
+    flat_keys,
+    sections_of_keys,
+)
 
 _Tables = tuple[dict[str, dialect.Rename], dict[str, str], dict[str, str]]
 """Old names, keys without effect, unsupported keys."""
@@ -62,9 +70,18 @@ def load_spec(path: Path, arguments: Sequence[str] = ()) -> LoadedSpec:
     if reading.problems or spec is None:
         raise UserError(*sorted(reading.problems, key=_by_place))
     notices = [*reading.notices]
+    if spec.training.lr_scheduler == "constant" and _warmup_asked(spec):
+        notices.append(
+            "warmup has no effect with lr_scheduler: constant (constant_with_warmup has it)"
+        )
     for why, keys in reading.without_effect.items():
         notices.append(f"no effect here: {', '.join(keys)} ({why})")
     return LoadedSpec(spec, path, tuple(notices), document, reading.options)
+
+
+def _warmup_asked(spec: RunSpec) -> float:
+    """Steps or share of the warm-up that the config asks for; 0 = none."""
+    return spec.training.warmup_steps or spec.training.warmup_ratio or 0
 
 
 def dump_spec(spec: RunSpec) -> str:
@@ -109,16 +126,45 @@ class _Reading:
     def override(self, arguments: Sequence[str]) -> None:
         for option, text in _split_arguments(arguments):
             key_path = tuple(
-                int(part) if part.isdigit() else part.replace("-", "_")
+                int(part) if part.isascii() and part.isdigit() else part.replace("-", "_")
                 for part in option.removeprefix("--").split(".")
             )
             self.options[key_path] = option
             try:
-                value = True if text is None else parse_scalar(text)
+                value = self._value_of_option(key_path, text)
             except UserError as error:
                 self.problem(key_path, error.problems[0].what)
                 continue
+            self._displace(key_path, value)
             self._assign(key_path, value, option)
+
+    def _value_of_option(self, key_path: KeyPath, text: str | None) -> Any:
+        """An option's value: a text as it was typed where the key wants one, else read as YAML."""
+        if text is None:
+            return True
+        if str(key_path[-1]) in _TEXT_KEYS:
+            if not text:
+                raise UserError("the value is empty")
+            return None if text == "null" else text
+        return parse_scalar(text)
+
+    def _displace(self, key_path: KeyPath, value: Any) -> None:
+        """An option speaks louder than the file, by whatever name the file says otherwise."""
+        container: Any = self.values
+        for part in key_path[:-1]:
+            try:
+                container = container[part]
+            except (KeyError, IndexError, TypeError):
+                return
+        if not isinstance(container, dict):
+            return
+        renames = dialect.RENAMED if len(key_path) == 1 else dialect.RENAMED_IN_DATASETS
+        for old, rename in renames.items():
+            if rename.new == key_path[-1]:
+                container.pop(old, None)
+        for rival in dialect.RIVALS.get(str(key_path[-1]), ()):
+            if value and (rival,) not in self.options:
+                container.pop(rival, None)
 
     def _assign(self, key_path: KeyPath, value: Any, option: str) -> None:
         target: Any = self.values
@@ -160,7 +206,10 @@ class _Reading:
         for name in ("lora_target_modules", "lora_modules_to_save"):
             if isinstance(flat.get(name), str):
                 flat[name] = [flat[name]]
-        return flat
+        for name, meanings in dialect.MEANINGS.items():
+            if name in flat and isinstance(flat[name], bool | str) and flat[name] in meanings:
+                flat[name] = meanings[flat[name]]
+        return {key: value for key, value in flat.items() if value is not None}
 
     def _dataset(self, key_path: KeyPath, entry: Any) -> Any:
         if isinstance(entry, str):
@@ -255,10 +304,14 @@ class _Reading:
         if first["type"] == "missing":
             self.problem(key_path, f"{key} is missing", _MISSING.get(key, "add it"))
         elif first["type"] == "extra_forbidden":
-            self.problem(key_path, f"unknown key {key_path[-1]!r}", "remove it")
+            self._unknown(key_path, [*MappingLayout.model_fields, *SpecialTokens.model_fields])
         else:
             expected = " or ".join(dict.fromkeys(_expected(detail) for detail in details))
-            self.problem(key_path, f"{key}: got {_short(first['input'])}, expected {expected}")
+            self.problem(
+                key_path,
+                f"{key}: got {_short(first['input'])}, expected {expected}",
+                _guess_of_value(details),
+            )
 
 
 _MISSING = {
@@ -350,9 +403,44 @@ def _by_key(error: ValidationError) -> dict[KeyPath, list[ErrorDetails]]:
     }
 
 
+_PLAIN_WORDS = {
+    "bool_type": "true or false",
+    "string_type": "a text",
+    "float_type": "a number",
+    "int_type": "a whole number",
+    "tuple_type": "a list",
+    "too_short": "a list with at least one entry",
+    "dict_type": "`key: value` lines",
+}
+
+
 def _expected(detail: ErrorDetails) -> str:
-    text = detail["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-    return {"boolean": "true or false", "string": "a text", "number": "a number"}.get(text, text)
+    message = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    return _PLAIN_WORDS.get(detail["type"], message)
+
+
+def _guess_of_value(details: Sequence[ErrorDetails]) -> str:
+    """The allowed value that a mistyped one most likely meant."""
+    for detail in details:
+        if detail["type"] == "literal_error" and isinstance(detail["input"], str):
+            allowed = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
+            if guess := nearest(detail["input"], allowed):
+                return f"did you mean {guess}?"
+    return ""
+
+
+def _text_keys() -> set[str]:
+    """Keys whose value is a text and nothing else, for which the command line needs no quotes."""
+    keys: set[str] = set()
+    models = [field.annotation for field in RunSpec.model_fields.values()]
+    for model in (*models, DatasetSpec, MappingLayout, SpecialTokens):
+        for key, field in model.model_fields.items():  # type: ignore[union-attr]
+            if field.annotation in (str, str | None):
+                keys.add(key)
+    return keys
+
+
+_TEXT_KEYS = _text_keys()
 
 
 def _short(value: Any) -> str:

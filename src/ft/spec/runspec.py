@@ -20,11 +20,23 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 Names = tuple[str, ...]
+
+
+def _whole_from_one_up(value: float) -> float:
+    if value >= 1 and value != int(value):
+        raise ValueError("a whole number of steps, or a share below 1")
+    return value
+
+
+Interval = Annotated[float, Field(gt=0), AfterValidator(_whole_from_one_up)]
+"""Every N steps; below 1: a share of all steps."""
+
 Optimizers = Literal[
     "adamw_torch",
     "adamw_torch_fused",
@@ -218,8 +230,8 @@ class TrainingSpec(Section):
     warmup_steps: Annotated[int, Field(ge=0)] | None = Field(None, description="Warm-up, steps.")
     warmup_ratio: Share | None = Field(None, description="Warm-up, share of all steps.")
     weight_decay: Annotated[float, Field(ge=0.0)] = Field(0.0, description="Decoupled decay.")
-    adam_beta1: Share = Field(0.9, description="Decay of the first moment.")
-    adam_beta2: Share = Field(0.999, description="Decay of the second moment.")
+    adam_beta1: Decay = Field(0.9, description="Decay of the first moment.")
+    adam_beta2: Decay = Field(0.999, description="Decay of the second moment.")
     adam_epsilon: Annotated[float, Field(gt=0)] = Field(1e-8, description="Adam's epsilon.")
     max_grad_norm: Annotated[float, Field(ge=0.0)] = Field(
         1.0, description="Clip the gradient to this norm; 0 = never."
@@ -227,13 +239,15 @@ class TrainingSpec(Section):
     gradient_checkpointing: bool | Literal["always"] = Field(
         False, description="Recompute activations in the backward pass: less memory, more time."
     )
-    seed: Annotated[int, Field(ge=0)] = Field(42, description="Seed of order and dropout.")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        42, description="Seed of order and dropout."
+    )
 
 
 class EvaluationSpec(Section):
     """How it is measured while it learns."""
 
-    eval_steps: Annotated[float, Field(gt=0)] | None = Field(
+    eval_steps: Interval | None = Field(
         None, description="Evaluate every N steps; below 1: a share of all steps."
     )
     evals_per_epoch: Count | None = Field(None, description="Evaluations an epoch.")
@@ -256,7 +270,7 @@ class OutputSpec(Section):
 
     output_dir: str = Field("./model-out", description="The run's folder.")
     logging_steps: Count = Field(1, description="Report every N steps.")
-    save_steps: Annotated[float, Field(gt=0)] | None = Field(
+    save_steps: Interval | None = Field(
         None, description="Checkpoint every N steps; below 1: a share of all steps."
     )
     saves_per_epoch: Count | None = Field(None, description="Checkpoints an epoch.")

@@ -8,8 +8,8 @@
 
 A checkpoint is filled under a temporary name and renamed into place, so a folder called ``step-*``
 was complete when it got its name. On reading, each file is compared with the manifest; a checkpoint
-that fails is named and skipped, and the one before it is used. Old ones are removed only after a
-newer one has its name.
+that fails is named and set aside (``broken-step-*``), and the one before it is used. Old ones are
+removed only after a newer one has its name.
 
 No generator state is saved: order and dropout follow from (seed, step), see loop.py.
 """
@@ -17,6 +17,7 @@ No generator state is saved: order and dropout follow from (seed, step), see loo
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -31,6 +32,7 @@ from ft.runtime.durable import sha256_of, staged_folder
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+_NAME = re.compile(r"step-\d+")
 _STATE = "trainer_state.json"
 _OPTIMIZER = "optimizer.safetensors"
 
@@ -106,23 +108,32 @@ class CheckpointFolder:
         return target
 
     def newest(self, on_broken: Callable[[Path, str], None]) -> Checkpoint | None:
-        """The newest whole checkpoint, or None; ``on_broken`` is told of each skipped one."""
+        """The newest whole checkpoint, or None; ``on_broken`` is told of each one set aside."""
         for path in reversed(self._all()):
             try:
                 return read_checkpoint(path)
             except (OSError, ValueError, KeyError, TypeError) as error:
                 on_broken(path, str(error))
+                # Out of the way: it must not count as one of the newest when old ones are removed.
+                path.rename(path.with_name(f"broken-{path.name}"))
         return None
 
     def at_step(self, step: int) -> Path:
         """Where the checkpoint of a step is."""
         return self.path / f"step-{step:06d}"
 
+    def is_whole(self, step: int) -> bool:
+        """Whether the checkpoint of a step is there and undamaged."""
+        try:
+            read_checkpoint(self.at_step(step))
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        return True
+
     def _all(self) -> list[Path]:
         """By step; clocks and mtimes are not asked."""
-        return sorted(
-            self.path.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-"))
-        )
+        found = [path for path in self.path.glob("step-*") if _NAME.fullmatch(path.name)]
+        return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
     def _prune(self, keep_step: int | None) -> None:
         if self.keep is None:

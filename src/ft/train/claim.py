@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ft.runtime import Problem, RunDirectory, UserError
+from ft.runtime import Problem, RunDirectory, UserError, process_rank
 from ft.spec import LoadedSpec, RunSpec, flat_keys, load_spec
 
 FREE_KEYS = frozenset(
@@ -45,20 +45,24 @@ class ClaimedRun:
     spec: RunSpec
     """With local paths made absolute."""
     config: Path
+    overwrites: bool
+    """A run that is there gives way, once the new one has its data and its model."""
 
     @property
     def is_finished(self) -> bool:
         """Whether there is nothing left to do."""
-        return self.directory.state == "finished"
+        return not self.overwrites and self.directory.state == "finished"
 
 
 @contextmanager
 def claim_run(loaded: LoadedSpec, *, overwrite: bool) -> Iterator[ClaimedRun]:
     """Holds the spec's output directory for the length of the block.
 
+    Of several processes of one run, the first one holds it for all.
+
     Args:
         loaded: The spec and the file that it came from.
-        overwrite: Clear away a run that is there.
+        overwrite: Train anew where a run is already.
 
     Raises:
         UserError: another process holds it; there are files that are not from ft; the run in it has
@@ -66,22 +70,12 @@ def claim_run(loaded: LoadedSpec, *, overwrite: bool) -> Iterator[ClaimedRun]:
     """
     spec = located_spec(loaded)
     directory = RunDirectory(Path(spec.output.output_dir))
-    with directory.claimed():
-        _settle(directory, spec, overwrite=overwrite)
-        yield ClaimedRun(directory, spec, loaded.path)
-
-
-def _settle(directory: RunDirectory, spec: RunSpec, *, overwrite: bool) -> None:
-    """Clears the way for a new run, or makes sure that the one there is this one."""
-    if directory.state == "foreign":
-        what = "has files in it that are not from ft"
-        raise UserError(Problem(what, str(directory.path), fix="set another --output-dir"))
-    if overwrite:
-        directory.clear()
-    elif directory.state != "empty":
-        problems = identity_problems(directory, spec)
-        if problems:
-            raise UserError(*problems)
+    with directory.claimed() if process_rank() == 0 else nullcontext():
+        if not overwrite and directory.state != "empty":
+            problems = identity_problems(directory, spec)
+            if problems:
+                raise UserError(*problems)
+        yield ClaimedRun(directory, spec, loaded.path, overwrite)
 
 
 def located_spec(loaded: LoadedSpec) -> RunSpec:

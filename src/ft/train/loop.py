@@ -126,6 +126,9 @@ class TrainingLoop:
         if self.accelerator.scaler is not None and checkpoint.scaler is not None:
             self.accelerator.scaler.load_state_dict(checkpoint.scaler)
         self.state = replace(checkpoint.state)
+        best_step = self.state.best_step
+        if self.settings.keeps_best and best_step and not self.checkpoints.is_whole(best_step):
+            self.state.best_loss = self.state.best_step = None  # it was not kept: look for another
         self.saved_step = self.state.step
         self._tell("resumed", step=self.state.step, checkpoint=checkpoint.path.name)
 
@@ -164,19 +167,18 @@ class TrainingLoop:
         process_index = self.accelerator.process_index
         micro_batches = self._micro_batches(records)
         loss_sum = torch.zeros((), device=self.accelerator.device)
-        num_tokens = 0
         for number, indices in enumerate(micro_batches):
             batch = self._batch(indices, filler=records[0])
             restore_random_state(self.settings.seed, step, number, process_index)
             is_last = number == len(micro_batches) - 1
             loss_sum += self._forward_backward(batch, num_trained, synchronize=is_last)
-            num_tokens += batch.num_tokens if indices else 0
         loss = self._total(loss_sum) / num_trained
         self._require_finite("loss", loss, records)
         grad_norm = self._clip()
         self._require_finite("gradient norm", grad_norm, records)
         learning_rate = float(self.schedule.get_last_lr()[0])
         was_skipped = self._update()
+        num_tokens = sum(len(self.train_rows[i].input_ids) for i in records)
         elapsed_s = time.perf_counter() - started
         self.state.step += 1
         self.state.num_records_seen += len(records)

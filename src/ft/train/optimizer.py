@@ -37,7 +37,14 @@ OPTIMIZERS: dict[str, _Kind] = {
     "sgd": _Kind("torch.optim", "SGD", takes_betas=False, takes_eps=False),
     "rmsprop": _Kind("torch.optim", "RMSprop", takes_betas=False),
     "adagrad": _Kind("torch.optim", "Adagrad", takes_betas=False),
-    "adafactor": _Kind("torch.optim", "Adafactor", takes_betas=False, takes_eps=False),
+    # Not torch's own: it scales the rate by a weight's size, and LoRA's B starts at zero.
+    "adafactor": _Kind(
+        "transformers.optimization",
+        "Adafactor",
+        takes_betas=False,
+        takes_eps=False,
+        extra={"scale_parameter": False, "relative_step": False},
+    ),
     "adamw_bnb_8bit": _Kind(_BNB, "AdamW8bit"),
     "adamw_8bit": _Kind(_BNB, "AdamW8bit"),
     "paged_adamw_8bit": _Kind(_BNB, "PagedAdamW8bit", unpaged="AdamW8bit"),

@@ -5,9 +5,9 @@ claim the directory -> data -> model -> loop (new, or from the newest checkpoint
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,9 @@ from ft.runtime import (
     RunDirectory,
     UserError,
     describe_environment,
+    process_rank,
 )
-from ft.runtime.durable import staged_folder, write_json
+from ft.runtime.durable import STAGING_PREFIX, is_disk_full, staged_folder, write_json
 from ft.runtime.trust import trust_code
 from ft.spec import RunSpec, dump_spec
 from ft.train.cadence import checkpoint_cadence, evaluation_cadence
@@ -68,27 +69,50 @@ def train(claimed: ClaimedRun, *, on_event: OnEvent) -> dict[str, Any]:
     if claimed.is_finished:
         result: dict[str, Any] = claimed.directory.read_run()["result"]
         return result
-    events = EventLog(claimed.directory.events)
+    teller = _Teller(on_event)
     try:
-        return _train_in(claimed, _Teller(events, on_event))
+        return _train_in(claimed, teller)
     except torch.OutOfMemoryError as error:
         raise _out_of_memory(claimed.spec, error) from None
+    except Exception as error:
+        if is_disk_full(error):
+            raise _disk_full(claimed.directory) from None
+        raise
     finally:
-        events.close()
+        teller.close()
 
 
-@dataclass(frozen=True)
 class _Teller:
-    """Events that are kept, and progress that is only shown."""
+    """Shows events as they come, and keeps them in events.jsonl from the moment the run begins.
 
-    events: EventLog
-    show: OnEvent
+    What goes wrong before that (data, model) leaves no trace in the directory.
+    """
+
+    def __init__(self, show: OnEvent) -> None:
+        self.show = show
+        self.log: EventLog | None = None
+        self._early: list[dict[str, Any]] = []
 
     def tell(self, event: str, **values: Any) -> None:
-        self.show(self.events.append(event, **values))
+        if self.log is not None:
+            self.show(self.log.append(event, **values))
+        else:
+            self._early.append({"event": event, **values})
+            self.show(self._early[-1])
 
     def progress(self, phase: str, done: int, total: int | None) -> None:
         self.show({"event": "progress", "phase": phase, "done": done, "total": total})
+
+    def begin(self, path: Path) -> EventLog:
+        """Opens the log and writes what was told before."""
+        self.log = EventLog(path)
+        for event in self._early:
+            self.log.append(**event)
+        return self.log
+
+    def close(self) -> None:
+        if self.log is not None:
+            self.log.close()
 
 
 def _train_in(claimed: ClaimedRun, teller: _Teller) -> dict[str, Any]:
@@ -109,8 +133,10 @@ def _train_in(claimed: ClaimedRun, teller: _Teller) -> dict[str, Any]:
     teller.tell("data", summary=data.report.render(), **data.report.to_json())
     model = _load_model(spec, tokenizer, hardware, teller)
     identity = _identity(claimed, data, model)
-    _record_identity(run, spec, data, identity)
-    loop = _assemble(run, spec, data, model, teller)
+    if process_rank() == 0:
+        _begin(claimed, data, identity)
+    events = teller.begin(run.events if process_rank() == 0 else Path(os.devnull))
+    loop = _assemble(run, spec, data, model, events, teller.show)
     checkpoint = loop.checkpoints.newest(
         lambda path, why: teller.tell("broken_checkpoint", path=path.name, why=why)
     )
@@ -135,6 +161,7 @@ def _load_model(
         hardware=hardware,
         seed=spec.training.seed,
         gradient_checkpointing=bool(spec.training.gradient_checkpointing),
+        sequence_len=spec.data.sequence_len,
     )
     teller.tell(
         "model",
@@ -153,7 +180,12 @@ def _load_model(
 
 
 def _assemble(
-    run: RunDirectory, spec: RunSpec, data: PreparedData, model: LoadedModel, teller: _Teller
+    run: RunDirectory,
+    spec: RunSpec,
+    data: PreparedData,
+    model: LoadedModel,
+    events: EventLog,
+    on_event: OnEvent,
 ) -> TrainingLoop:
     """Puts the loop's parts together."""
     training = spec.training
@@ -197,8 +229,8 @@ def _assemble(
             keeps_best=spec.evaluation.load_best_model_at_end or patience is not None,
         ),
         checkpoints=CheckpointFolder(run.checkpoints, spec.output.save_total_limit),
-        events=teller.events,
-        on_event=teller.show,
+        events=events,
+        on_event=on_event,
     )
 
 
@@ -214,6 +246,7 @@ def _identity(claimed: ClaimedRun, data: PreparedData, model: LoadedModel) -> di
     return {
         "format": RUN_FORMAT,
         "finished": False,
+        "files": [],
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "config": str(claimed.config.resolve()),
         "base_model": claimed.spec.model.base_model,
@@ -237,11 +270,16 @@ def _probes(data: PreparedData) -> list[list[int]]:
     return [rows[i].input_ids[:PROBE_TOKENS].tolist() for i in range(min(NUM_PROBES, len(rows)))]
 
 
-def _record_identity(
-    run: RunDirectory, spec: RunSpec, data: PreparedData, identity: dict[str, Any]
-) -> None:
-    """Writes the run's identity, or compares it with the one that is there."""
-    if run.state == "unfinished":
+def _begin(claimed: ClaimedRun, data: PreparedData, identity: dict[str, Any]) -> None:
+    """Writes what the run is, over a former one if that is asked for.
+
+    Raises:
+        UserError: the run that is there goes on, but its data changed.
+    """
+    run = claimed.directory
+    if claimed.overwrites:
+        run.clear()
+    elif run.state == "unfinished":
         before = run.read_run()["data"]["fingerprint"]
         if before != identity["data"]["fingerprint"]:
             raise UserError(
@@ -251,10 +289,9 @@ def _record_identity(
                     fix="restore it, set another --output-dir, or start anew with --overwrite",
                 )
             )
-    run.write_resolved_spec(dump_spec(spec))
-    write_json(
-        run.prompt_file, {"format": 1, "layouts": [layout.to_json() for layout in data.layouts]}
-    )
+    run.write_resolved_spec(dump_spec(claimed.spec))
+    layouts = [layout.to_json() for layout in data.layouts]
+    write_json(run.prompt_file, {"format": 1, "layouts": layouts})
     run.write_run(identity)
 
 
@@ -296,21 +333,35 @@ def _finish(
         "total_time_s": round(total_time_s, 2),
     }
     if loop.accelerator.is_main_process:
-        _publish(run.path, [model.save_weights, model.tokenizer.tokenizer.save_pretrained])
-        run.write_run({**identity, "finished": True, "result": result})
+        files = _publish(run.path, [model.save_weights, model.tokenizer.tokenizer.save_pretrained])
+        run.write_run({**identity, "finished": True, "files": files, "result": result})
     loop.accelerator.wait_for_everyone()
     loop.events.append("finished", **result)
     return result
 
 
-def _publish(folder: Path, writers: list[Callable[[Path], Any]]) -> None:
-    """Writes files aside, flushes them, and moves each into the folder."""
-    with staged_folder(folder / "final") as staging:
+def _publish(folder: Path, writers: list[Callable[[Path], Any]]) -> list[str]:
+    """Writes files aside, flushes them, and moves each into the folder; gives their names."""
+    final = folder / f"{STAGING_PREFIX}final-{os.getpid()}"
+    with staged_folder(final) as staging:
         for write in writers:
             write(staging)
-    for path in sorted((folder / "final").iterdir()):
-        path.replace(folder / path.name)
-    (folder / "final").rmdir()
+    names = sorted(path.name for path in final.iterdir())
+    for name in names:
+        (final / name).replace(folder / name)
+    final.rmdir()
+    return names
+
+
+def _disk_full(run: RunDirectory) -> MachineError:
+    return MachineError(
+        Problem(
+            "no space left on the disk",
+            str(run.path),
+            fix="free some, then run the same command: it goes on from the last checkpoint; "
+            "--save-total-limit 1 keeps fewer of them",
+        )
+    )
 
 
 def _out_of_memory(spec: RunSpec, error: Exception) -> MachineError:
