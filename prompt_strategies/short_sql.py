@@ -7,7 +7,8 @@ a turn ends. Nothing else is needed: `ft infer` finds the prompt's fields by its
 from ft.data.segments import Segment
 
 
-def segments(record):
+def segments(record: dict[str, str]) -> list[Segment]:
+    """Schema and question as SQL comments, the query as the answer."""
     return [
         Segment(f"-- {record['context']}\n-- {record['question']}\n"),
         Segment(record["answer"], is_trained=True, ends_turn=True),

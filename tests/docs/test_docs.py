@@ -54,11 +54,14 @@ def test_links_and_named_files_are_there(page):
     text = page.read_text()
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (page.parent / target).exists(), target
-    for name in re.findall(r"`((?:src|tests|docs|configs|benchmarks|prompt_strategies)/[\w./-]+)`", text):
+    for name in re.findall(
+        r"`((?:src|tests|docs|configs|benchmarks|prompt_strategies)/[\w./-]+)`", text
+    ):
         assert (ROOT / name).exists(), name
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "prompt_strategies").glob("*.py")), ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "prompt_strategies").glob("*.py")), ids=lambda p: p.name
+)
 def test_example_strategies_are_found(file):
     check_strategy(DatasetSpec(path="x", type=f"./{file.name}"), file.parent)
-

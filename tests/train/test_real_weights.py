@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
-from runs import curve, events, run, write_config
 
 from ft.evaluate.answer import open_answerer
 from ft.evaluate.generate import Sampling
+from runs import curve, events, run, write_config
 
 
 @pytest.mark.real_weights
