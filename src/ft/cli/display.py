@@ -22,13 +22,16 @@ from rich.progress import (
 )
 
 from ft.cli.output import discard_output
+from ft.runtime import process_rank
 
 Event = dict[str, Any]
 
 
-def run_display(*, is_quiet: bool = False) -> _Display:
-    """The display that fits standard output."""
-    if sys.stdout.isatty() and not is_quiet:
+def run_display() -> _Display:
+    """The display that fits standard output; of several processes, one has it."""
+    if process_rank():
+        return _Display(Console(quiet=True))
+    if sys.stdout.isatty():
         return _LiveDisplay(_PatientConsole(highlight=False))
     return _PlainDisplay(_PatientConsole(highlight=False, soft_wrap=True, no_color=True))
 

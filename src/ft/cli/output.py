@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import sys
 
+from ft.runtime import process_rank
+
 
 def say(text: str, end: str = "\n") -> None:
-    """One line to standard output; nobody there is no reason to stop."""
+    """One line to standard output, from one process; nobody there is no reason to stop."""
+    if process_rank():
+        return
     try:
         sys.stdout.write(text + end)
         sys.stdout.flush()
