@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import yaml
@@ -70,3 +72,13 @@ def curve(out: Path) -> list[tuple]:
 
 def events(out: Path, kind: str) -> list[dict]:
     return [event for event in read_events(out / "events.jsonl") if event["event"] == kind]
+
+
+def stop_after(step):
+    """An audience that sends this process a real signal when the step is reported."""
+
+    def on_event(event):
+        if event["event"] == "step" and event["step"] == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return on_event

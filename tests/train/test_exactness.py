@@ -12,21 +12,11 @@ from safetensors.torch import load_file
 
 from ft.runtime import Interrupted
 from ft.runtime.durable import sha256_of
-from runs import curve, events, run, write_config
+from runs import curve, events, run, stop_after, write_config
 
 
 def weights_of(out):
     return load_file(next(out.glob("*model.safetensors")))
-
-
-def stop_after(step):
-    """An audience that sends this process a real signal when the step is reported."""
-
-    def on_event(event):
-        if event["event"] == "step" and event["step"] == step:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    return on_event
 
 
 @pytest.mark.parametrize(("micro_batch_size", "accumulation"), [(1, 4), (2, 2), (3, 2)])

@@ -103,7 +103,7 @@ class _LiveDisplay(_Display):
             console=console,
             transient=True,
         )
-        self.task = self.progress.add_task("", total=None, figures="")
+        self.task = self.progress.add_task("starting", total=None, figures="")
 
     def __enter__(self) -> _Display:
         self.progress.start()

@@ -1,0 +1,76 @@
+"""The same runs on a CUDA device: real kernels, half precision, paged optimizers, resume, merge."""
+
+import pytest
+import torch
+
+from ft.evaluate.answer import open_answerer
+from ft.evaluate.generate import Sampling
+from ft.runtime import Interrupted, RunDirectory
+from ft.ship.merged import merge_run
+from runs import curve, events, run, stop_after, write_config
+
+pytestmark = pytest.mark.gpu
+
+KINDS = {
+    "lora bf16": {"bf16": True},
+    "qlora fp16, paged": {
+        "adapter": "qlora",
+        "load_in_4bit": True,
+        "fp16": True,
+        "optimizer": "paged_adamw_32bit",
+    },
+    "int8 bf16": {"load_in_8bit": True, "bf16": "auto"},
+    "full bf16, fused": {"adapter": None, "learning_rate": 1e-3, "optimizer": "adamw_torch_fused"},
+    "full, 8-bit optimizer": {
+        "adapter": None,
+        "learning_rate": 1e-3,
+        "bf16": "full",
+        "optimizer": "paged_adamw_8bit",
+    },
+    "recomputed": {"gradient_checkpointing": True, "lora_dropout": 0.1},
+}
+
+
+@pytest.mark.parametrize("keys", KINDS.values(), ids=KINDS.keys())
+def test_trains_stops_and_goes_on(tmp_path, tiny_llama, keys):
+    keys = {"num_epochs": 3, "val_set_size": 3, "eval_steps": 4, **keys}
+    for name in ("straight", "stopped"):
+        (tmp_path / name).mkdir()
+        write_config(tmp_path / name, tiny_llama, **keys)
+    run(tmp_path / "straight" / "run.yml")
+    with pytest.raises(Interrupted):
+        run(tmp_path / "stopped" / "run.yml", on_event=stop_after(5))
+    run(tmp_path / "stopped" / "run.yml")
+    (model,) = events(tmp_path / "straight" / "out", "model")
+    assert model["attention"] in ("ft_varlen", "flash_attention_2")
+    straight, stopped = (torch.tensor(curve(tmp_path / n / "out")) for n in ("straight", "stopped"))
+    assert straight[-1, 1] < straight[0, 1]
+    torch.testing.assert_close(stopped[:, 1], straight[:, 1], rtol=2e-3, atol=0)
+
+
+def test_flat_trains_like_padded(tmp_path, tiny_llama):
+    """The variable-length kernel against SDPA with a mask, in bf16."""
+    curves = {}
+    for attention in ("varlen", "sdpa"):
+        folder = tmp_path / attention
+        folder.mkdir()
+        keys = {"attn_implementation": attention, "bf16": True, "num_epochs": 4}
+        run(write_config(folder, tiny_llama, **keys))
+        curves[attention] = torch.tensor(curve(folder / "out"))[:, 1]
+    torch.testing.assert_close(curves["varlen"], curves["sdpa"], rtol=5e-3, atol=0)
+
+
+def test_merges_and_answers(tmp_path, tiny_llama):
+    run(
+        write_config(
+            tmp_path, tiny_llama, num_epochs=20, adapter="qlora", load_in_4bit=True, bf16=True
+        )
+    )
+    merge_run(RunDirectory(tmp_path / "out"), onto="dequantized", on_event=lambda event: None)
+    record = {"question": "How many?", "context": "CREATE TABLE t1 (c0 INTEGER)"}
+    for folder in (tmp_path / "out", tmp_path / "out" / "merged"):
+        answerer = open_answerer(folder)
+        prompt = answerer.prompt(record, text=None)
+        assert answerer.loaded.device.type == "cuda"
+        pieces = list(answerer.stream(prompt, Sampling(max_new_tokens=8)))
+        assert "".join(pieces) == answerer.answer(prompt, Sampling(max_new_tokens=8))
