@@ -80,7 +80,7 @@ def train(
 
             with run_display() as display:
                 result = train_run(claimed, on_event=display)
-            say(f"done in {duration(result['total_time_s'])}: {out}")
+            say(f"done in {duration(result.get('total_time_s', 0.0))}: {out}")
     merging = f"   ft merge {out}" if loaded.spec.adapter.adapter else ""
     say(f'next: ft infer {out} --prompt "..."   ft eval {out}{merging}')
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -97,4 +98,4 @@ def num_warmup_steps(spec: TrainingSpec, num_steps: int) -> int:
     """Warm-up in optimizer steps, from warmup_steps or warmup_ratio (rounded up)."""
     if spec.warmup_steps is not None:
         return spec.warmup_steps
-    return -int(-(spec.warmup_ratio or 0.0) * num_steps // 1)
+    return math.ceil((spec.warmup_ratio or 0.0) * num_steps)

@@ -5,9 +5,9 @@ claim the directory -> data -> model -> loop (new, or from the newest checkpoint
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from ft.model import (
     Hardware,
     LoadedModel,
     LoadedTokenizer,
-    apply_patches,
     build_model,
     choose_precision,
     load_tokenizer,
@@ -33,21 +32,17 @@ from ft.runtime import (
     MachineError,
     Problem,
     RunDirectory,
-    UserError,
-    describe_environment,
     process_rank,
 )
-from ft.runtime.durable import STAGING_PREFIX, is_disk_full, staged_folder, write_json
+from ft.runtime.durable import is_disk_full
 from ft.runtime.trust import trust_code
-from ft.spec import RunSpec, dump_spec
+from ft.spec import RunSpec
 from ft.train.cadence import checkpoint_cadence, evaluation_cadence
-from ft.train.checkpoint import CheckpointFolder, TrainerState
+from ft.train.checkpoint import CheckpointFolder
 from ft.train.claim import ClaimedRun
 from ft.train.loop import LoopSettings, OnEvent, TrainingLoop
 from ft.train.optimizer import build_optimizer, build_schedule
-
-RUN_FORMAT = 1
-NUM_PROBES, PROBE_TOKENS = 8, 128
+from ft.train.record import begin_run, describe_run, finish_run
 
 
 def train(claimed: ClaimedRun, *, on_event: OnEvent) -> dict[str, Any]:
@@ -132,9 +127,9 @@ def _train_in(claimed: ClaimedRun, teller: _Teller) -> dict[str, Any]:
             trust_code(layout.source.sha256)
     teller.tell("data", summary=data.report.render(), **data.report.to_json())
     model = _load_model(spec, tokenizer, hardware, teller)
-    identity = _identity(claimed, data, model)
+    identity = describe_run(claimed, data, model)
     if process_rank() == 0:
-        _begin(claimed, data, identity)
+        begin_run(claimed, data, identity)
     events = teller.begin(run.events if process_rank() == 0 else Path(os.devnull))
     loop = _assemble(run, spec, data, model, events, teller.show)
     checkpoint = loop.checkpoints.newest(
@@ -144,7 +139,13 @@ def _train_in(claimed: ClaimedRun, teller: _Teller) -> dict[str, Any]:
         loop.resume(checkpoint)
     teller.tell("start", **_plan_summary(loop, spec, hardware))
     state = loop.run()
-    return _finish(run, model, identity, state, loop, total_time_s=time.perf_counter() - started)
+    total_time_s = time.perf_counter() - started
+    result: dict[str, Any] = {}
+    if process_rank() == 0:
+        result = finish_run(run, model, identity, state, total_time_s=total_time_s)
+    loop.accelerator.wait_for_everyone()
+    teller.tell("finished", **result)
+    return result
 
 
 def _load_model(
@@ -200,7 +201,7 @@ def _assemble(
         accelerator.num_processes,
         training.seed,
     )
-    num_steps = training.max_steps or -int(-training.num_epochs * plan.steps_per_epoch // 1)
+    num_steps = training.max_steps or math.ceil(training.num_epochs * plan.steps_per_epoch)
     parameters = [parameter for _, parameter in model.trainable_parameters()]
     optimizer = build_optimizer(training, parameters, accelerator.device)
     schedule = build_schedule(training, optimizer, num_steps)
@@ -241,60 +242,6 @@ def _layout(spec: RunSpec, model: LoadedModel) -> Layout:
     return Padded(model.tokenizer.tokenizer.pad_token_id)
 
 
-def _identity(claimed: ClaimedRun, data: PreparedData, model: LoadedModel) -> dict[str, Any]:
-    """What run.json says of the run before its first step."""
-    return {
-        "format": RUN_FORMAT,
-        "finished": False,
-        "files": [],
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "config": str(claimed.config.resolve()),
-        "base_model": claimed.spec.model.base_model,
-        "base_revision": model.base_revision,
-        "data": {
-            "fingerprint": data.train.fingerprint(),
-            "num_train_records": len(data.train),
-            "num_heldout_records": len(data.heldout) if data.heldout is not None else 0,
-        },
-        "probe_input_ids": _probes(data),
-        "precision": model.precision.compute,
-        "attention": model.attention.implementation,
-        "environment": describe_environment() | {"hardware": model.hardware.name},
-        "patches": apply_patches(),
-    }
-
-
-def _probes(data: PreparedData) -> list[list[int]]:
-    """A few records' token ids, for `ft merge` to compare the models on without the data."""
-    rows = data.heldout if data.heldout is not None and len(data.heldout) else data.train
-    return [rows[i].input_ids[:PROBE_TOKENS].tolist() for i in range(min(NUM_PROBES, len(rows)))]
-
-
-def _begin(claimed: ClaimedRun, data: PreparedData, identity: dict[str, Any]) -> None:
-    """Writes what the run is, over a former one if that is asked for.
-
-    Raises:
-        UserError: the run that is there goes on, but its data changed.
-    """
-    run = claimed.directory
-    if claimed.overwrites:
-        run.clear()
-    elif run.state == "unfinished":
-        before = run.read_run()["data"]["fingerprint"]
-        if before != identity["data"]["fingerprint"]:
-            raise UserError(
-                Problem(
-                    "the data changed since this run began",
-                    str(run.path),
-                    fix="restore it, set another --output-dir, or start anew with --overwrite",
-                )
-            )
-    run.write_resolved_spec(dump_spec(claimed.spec))
-    layouts = [layout.to_json() for layout in data.layouts]
-    write_json(run.prompt_file, {"format": 1, "layouts": layouts})
-    run.write_run(identity)
-
-
 def _plan_summary(loop: TrainingLoop, spec: RunSpec, hardware: Hardware) -> dict[str, Any]:
     plan, settings = loop.plan, loop.settings
     return {
@@ -310,47 +257,6 @@ def _plan_summary(loop: TrainingLoop, spec: RunSpec, hardware: Hardware) -> dict
         "num_processes": loop.accelerator.num_processes,
         "device": hardware.kind,
     }
-
-
-def _finish(
-    run: RunDirectory,
-    model: LoadedModel,
-    identity: dict[str, Any],
-    state: TrainerState,
-    loop: TrainingLoop,
-    *,
-    total_time_s: float,
-) -> dict[str, Any]:
-    """Moves the final weights into the run directory and marks the run as finished."""
-    result = {
-        "num_steps": state.step,
-        "num_tokens": state.num_tokens_seen,
-        "num_skipped_steps": state.num_skipped_steps,
-        "best_loss": state.best_loss,
-        "best_step": state.best_step,
-        "is_stopped_early": state.is_stopped_early,
-        "train_time_s": round(state.train_time_s, 2),
-        "total_time_s": round(total_time_s, 2),
-    }
-    if loop.accelerator.is_main_process:
-        files = _publish(run.path, [model.save_weights, model.tokenizer.tokenizer.save_pretrained])
-        run.write_run({**identity, "finished": True, "files": files, "result": result})
-    loop.accelerator.wait_for_everyone()
-    loop.events.append("finished", **result)
-    return result
-
-
-def _publish(folder: Path, writers: list[Callable[[Path], Any]]) -> list[str]:
-    """Writes files aside, flushes them, and moves each into the folder; gives their names."""
-    final = folder / f"{STAGING_PREFIX}final-{os.getpid()}"
-    with staged_folder(final) as staging:
-        for write in writers:
-            write(staging)
-    names = sorted(path.name for path in final.iterdir())
-    for name in names:
-        (final / name).replace(folder / name)
-    final.rmdir()
-    return names
 
 
 def _disk_full(run: RunDirectory) -> MachineError:
