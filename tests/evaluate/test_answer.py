@@ -167,9 +167,20 @@ def test_plain_peft_loads_the_run_and_its_logits_equal_ours(tmp_path, tiny_llama
 
 def test_a_full_fine_tune_is_a_model_folder_and_answers(tmp_path, tiny_llamas):
     keys = {**BY_HEART, "adapter": None, "lora_modules_to_save": None, "learning_rate": 4e-3}
+    heldout = [{"path": str(tmp_path / "data.jsonl"), "type": "context_qa.load_v2"}]
+    keys |= {"test_datasets": heldout, "eval_strategy": "no", "save_strategy": "no"}
     run(write_config(tmp_path, tiny_llamas["chatml"], **keys))
     answerer = open_answerer(tmp_path / "out")
     assert answerer.answer(answerer.prompt(RECORD, text=None), GREEDY) == RECORD["answer"]
+    result = compare_with_base(
+        RunDirectory(tmp_path / "out"),
+        num_records=3,
+        batch_size=2,
+        max_new_tokens=60,
+        on_event=lambda event: None,
+    )
+    assert (result["base"]["exact_match"], result["tuned"]["exact_match"]) == (0.0, 1.0)
+    assert result["tuned"]["loss"] < 0.1 < 5 < result["base"]["loss"]
     AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     with pytest.raises(UserError, match="full model already"):
         merge_run(RunDirectory(tmp_path / "out"), onto="plain", on_event=lambda event: None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
@@ -62,6 +62,15 @@ class Answerer:
                 raise UserError(Problem(what, fix="by --prompt, or by --field or --record"))
             record[self.layout.default_field] = text
         return self.layout.encode_prompt(record, self.tokenizer)
+
+    @contextmanager
+    def asked(self) -> Iterator[Any]:
+        """The model in the form that is asked, ready for forward passes. Yields it."""
+        base: AbstractContextManager[Any] = (
+            self.loaded.without_adapter() if self.is_base else nullcontext()
+        )
+        with self.loaded.inference() as model, base:
+            yield model
 
     def require_known(self, names: Iterable[str]) -> None:
         """A field that nothing reads is a mistake; what a user's own code reads is not known.
@@ -149,10 +158,7 @@ class Answerer:
     def _generate(
         self, prompts: list[list[int]], sampling: Sampling, on_token: OnToken | None
     ) -> list[list[int]]:
-        base: AbstractContextManager[Any] = (
-            self.loaded.without_adapter() if self.is_base else nullcontext()
-        )
-        with self.loaded.inference() as model, base:
+        with self.asked() as model:
             return generate(
                 model,
                 prompts,

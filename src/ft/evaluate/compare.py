@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from ft.data import TokenizedSet, prepare_data
 from ft.data.batches import Padded
@@ -19,7 +17,6 @@ from ft.evaluate.generate import Sampling
 from ft.evaluate.metrics import METRICS
 from ft.evaluate.objective import SupervisedTuning, held_out_loss
 from ft.evaluate.trained import TrainedRun, open_run
-from ft.model import LoadedModel
 from ft.model.tokenizer import load_saved_tokenizer
 from ft.runtime import Problem, RunDirectory, UserError
 from ft.runtime.durable import write_json
@@ -45,31 +42,20 @@ def compare_with_base(
     The result is also written to evaluation.json.
 
     Raises:
-        UserError: no finished run, or one without held-out records, or without a base beside it.
+        UserError: no finished run, or one without held-out records.
     """
     run = open_run(directory.path, trusts_code=trusts_code)
-    if run.adapter.adapter is None:
-        raise UserError(
-            Problem(
-                "is a full fine-tune: base beside tuned needs an adapter, for now",
-                str(directory.path),
-                fix="events.jsonl has the held-out loss over the steps, the base's at step 0",
-            )
-        )
     heldout = _held_out_records(run, trusts_code=trusts_code, on_event=on_event)
     asked = _questions(heldout, num_records)
-    on_event({"event": "progress", "phase": "loading model", "done": 0, "total": None})
-    loaded = run.load()
     result: dict[str, Any] = {
         "num_heldout_records": len(heldout),
         "num_answered": len(asked),
         "max_new_tokens": max_new_tokens,
     }
     answers: dict[str, list[dict[str, Any]]] = {}
-    for name, is_base in (("base", True), ("tuned", False)):
-        with _form_of(loaded, is_base=is_base), loaded.inference() as model:
-            loss = _loss(loaded, model, heldout, batch_size)
-        answerer = answerer_of(run, loaded, is_base=is_base)
+    on_event({"event": "progress", "phase": "loading model", "done": 0, "total": None})
+    for name, answerer in _base_and_tuned(run):
+        loss = _loss(answerer, heldout, batch_size)
         sampling = Sampling(max_new_tokens=max_new_tokens)
         answers[name] = _answer(answerer, asked, batch_size, sampling, name, on_event)
         scores = {
@@ -77,6 +63,7 @@ def compare_with_base(
             for metric in METRICS
         }
         result[name] = {"loss": loss, **scores}
+        del answerer  # of two whole models, one at a time
     result["answers"] = _beside_each_other(answers)
     write_json(directory.evaluation, result)
     return result
@@ -137,14 +124,22 @@ def _held_out_records(run: TrainedRun, *, trusts_code: bool, on_event: OnEvent) 
     return data.heldout
 
 
-def _form_of(loaded: LoadedModel, *, is_base: bool) -> AbstractContextManager[Any]:
-    return loaded.without_adapter() if is_base else nullcontext()
+def _base_and_tuned(run: TrainedRun) -> Iterator[tuple[str, Answerer]]:
+    """The two to compare: one model with its adapter off and on, or two whole ones in turn."""
+    if run.adapter.adapter is None:
+        yield "base", answerer_of(run, run.load_base())
+        yield "tuned", answerer_of(run, run.load())
+    else:
+        loaded = run.load()
+        yield "base", answerer_of(run, loaded, is_base=True)
+        yield "tuned", answerer_of(run, loaded)
 
 
-def _loss(loaded: LoadedModel, model: nn.Module, heldout: TokenizedSet, batch_size: int) -> float:
-    pad_token_id = loaded.tokenizer.tokenizer.pad_token_id
-    objective = SupervisedTuning(Padded(pad_token_id))
-    return held_out_loss(objective, model, heldout, batch_size=batch_size, device=loaded.device)
+def _loss(answerer: Answerer, heldout: TokenizedSet, batch_size: int) -> float:
+    objective = SupervisedTuning(Padded(answerer.tokenizer.pad_token_id))
+    device = answerer.loaded.device
+    with answerer.asked() as model:
+        return held_out_loss(objective, model, heldout, batch_size=batch_size, device=device)
 
 
 def _answer(

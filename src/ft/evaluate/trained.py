@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ft.data.prompt import PromptLayout
-from ft.model import LoadedModel, choose_precision, load_trained, probe_hardware
+from ft.model import LoadedModel, choose_precision, load_trained, load_untuned, probe_hardware
 from ft.runtime import Problem, RunDirectory, UserError
 from ft.runtime.trust import is_trusted_code
 from ft.spec import AdapterSpec, ModelSpec, PrecisionSpec, RunSpec, load_spec
@@ -36,6 +36,12 @@ class TrainedRun:
         hardware = probe_hardware()
         precision = choose_precision(self.precision, hardware, trains_all=False)
         return load_trained(self.folder, self.model, self.adapter, precision, hardware=hardware)
+
+    def load_base(self) -> LoadedModel:
+        """The base that a run of all parameters began with."""
+        hardware = probe_hardware()
+        precision = choose_precision(self.precision, hardware, trains_all=False)
+        return load_untuned(self.folder, self.model, precision, hardware=hardware)
 
 
 def open_run(folder: Path, *, trusts_code: bool = False) -> TrainedRun:

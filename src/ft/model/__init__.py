@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     )
     from ft.model.base import load_base, load_config
     from ft.model.base_check import check_adapter_folder, check_base
-    from ft.model.build import BaseForm, build_model, load_trained
+    from ft.model.build import BaseForm, build_model, load_trained, load_untuned
     from ft.model.hardware import Hardware, probe_hardware
     from ft.model.loaded import LoadedModel
     from ft.model.patches import apply_patches
@@ -43,6 +43,7 @@ __all__ = [
     "load_config",
     "load_tokenizer",
     "load_trained",
+    "load_untuned",
     "probe_hardware",
     "read_attention_traits",
 ]
@@ -59,6 +60,7 @@ _ROOM_OF = {
     "BaseForm": "build",
     "build_model": "build",
     "load_trained": "build",
+    "load_untuned": "build",
     "Hardware": "hardware",
     "probe_hardware": "hardware",
     "LoadedModel": "loaded",

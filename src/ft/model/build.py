@@ -108,12 +108,42 @@ def load_trained(
     if has_adapter:
         fit_vocabulary(base.model, len(tokenizer.tokenizer))
         trained = load_adapter(base.model, run_folder)
+    return _for_inference(base, trained, tokenizer, precision, hardware)
+
+
+def load_untuned(
+    run_folder: Path, model: ModelSpec, precision: Precision, *, hardware: Hardware
+) -> LoadedModel:
+    """The base that a run of all parameters began with, with the run's tokenizer, to ask it.
+
+    Args:
+        run_folder: Holds the tokenizer.
+        model: The base, as the run named it.
+        precision: As the run had it.
+        hardware: What it will run on.
+
+    Raises:
+        UserError: the base cannot be read.
+    """
+    tokenizer = _tokenizer_of_run(run_folder, model)
+    base = load_base(model, precision, hardware=hardware)
+    fit_vocabulary(base.model, len(tokenizer.tokenizer))
+    return _for_inference(base, base.model, tokenizer, precision, hardware)
+
+
+def _for_inference(
+    base: BaseModel,
+    asked: Any,
+    tokenizer: LoadedTokenizer,
+    precision: Precision,
+    hardware: Hardware,
+) -> LoadedModel:
     settle_generation(base.model, tokenizer.tokenizer)
-    trained.requires_grad_(False)
-    trained.eval()
+    asked.requires_grad_(False)
+    asked.eval()
     attention = Attention(base.model.config._attn_implementation, False, "for inference")
     notes = list(base.notes)
-    return LoadedModel(trained, tokenizer, precision, attention, hardware, base.revision, notes)
+    return LoadedModel(asked, tokenizer, precision, attention, hardware, base.revision, notes)
 
 
 def _length_notes(config: Any, sequence_len: int | None) -> list[str]:
