@@ -185,7 +185,7 @@ class TestMistakes:
         assert "learning_rate is missing" in found[0].what
         assert "did you mean lora_alpha?" in found[1].fix
         assert "did you mean type?" in found[2].fix
-        assert "greater than or equal to 1" in found[3].what
+        assert "expected at least 1" in found[3].what
         assert "true or false or 'auto' or 'full'" in found[4].what
 
     @pytest.mark.parametrize(

@@ -91,9 +91,10 @@ def validate(context: typer.Context, config: Config) -> None:
 
     Takes the same overrides as train; loads no model.
     """
+    spec = _load(config, context.args).spec
     from ft.cli.overview import overview
 
-    for line in overview(_load(config, context.args).spec):
+    for line in overview(spec):
         say(line)
 
 
@@ -199,19 +200,70 @@ def evaluate(
     say(f"written to {_short(directory.evaluation)}")
 
 
+@app.command(context_settings={"ignore_unknown_options": True})  # so that --lora-r is a key too
+def explain(
+    key: Annotated[
+        str | None,
+        typer.Argument(metavar="KEY", help="A key, or what several begin with: lora."),
+    ] = None,
+) -> None:
+    """What a key of the YAML means: ft explain lora_r"""
+    from ft.cli.explain import explain as explain_key
+
+    for line in explain_key(key):
+        say(line)
+
+
+@app.command()
+def schema() -> None:
+    """The keys as JSON Schema, for editors: ft schema > ft.schema.json"""
+    import json
+
+    from ft.spec.schema import json_schema
+
+    say(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+
+
+@app.command()
+def doctor() -> None:
+    """What this machine can do, and what mends the rest: ft doctor"""
+    from ft.cli.doctor import examine, verdict
+
+    quiet_libraries()
+    findings = []
+    for finding in examine(Path.cwd()):
+        findings.append(finding)
+        say(finding.render())
+    say(verdict(findings))
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the files go.")],
+    quickstart: Annotated[
+        bool, typer.Option("--quickstart", help="A toy model and its data, to see the whole way.")
+    ] = False,
+) -> None:
+    """Lay the quickstart's files out: ft init --quickstart DIR"""
+    from ft.cli.starting import lay_out_quickstart
+
+    if not quickstart:
+        what = "ft init (start a config) is not built yet"
+        raise UserError(Problem(what, fix="ft init --quickstart DIR lays a working example out"))
+    config = lay_out_quickstart(folder)
+    say(f"laid out in {_short(config.parent)}")
+    say(f"next: ft train {_short(config)}")
+
+
 _NOT_BUILT_YET = {
     "preview": "what the model will see, token by token",
     "plan": "memory and time beforehand",
     "preprocess": "the tokenized cache",
-    "explain": "what a key means",
-    "schema": "the JSON schema",
     "report": "a run as one HTML page",
     "export": "GGUF and friends",
     "push": "to the hub",
     "serve": "an OpenAI-compatible server",
-    "init": "start a config",
     "convert": "a config from another tool",
-    "doctor": "what this machine can do",
 }
 
 
@@ -228,10 +280,11 @@ for _name in _NOT_BUILT_YET:
 
 def _load(config: Path, arguments: list[str]) -> Any:
     """The spec, once everything is checked that can be without loading a model."""
-    from ft.cli.preflight import check_inputs
     from ft.spec import load_spec
 
     loaded = load_spec(config, arguments)
+    from ft.cli.preflight import check_inputs  # only now: a wrong YAML is told without it
+
     check_inputs(loaded)
     for notice in loaded.notices:
         say(f"note: {notice}")

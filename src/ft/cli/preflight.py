@@ -10,6 +10,7 @@ from ft.data.strategy import check_strategy
 from ft.model.base_check import check_adapter_folder, check_base
 from ft.runtime import Problem, UserError
 from ft.spec import LoadedSpec
+from ft.train.claim import located_spec
 
 
 def check_inputs(loaded: LoadedSpec) -> None:
@@ -19,7 +20,8 @@ def check_inputs(loaded: LoadedSpec) -> None:
         UserError: with every fault found, each at the line or option that names it.
     """
     spec, folder = loaded.spec, loaded.path.parent
-    problems = _problems(loaded, ("base_model",), partial(check_base, spec.model))
+    model = located_spec(loaded).model
+    problems = _problems(loaded, ("base_model",), partial(check_base, model))
     if spec.adapter.lora_model_dir is not None:
         check = partial(check_adapter_folder, spec.adapter.lora_model_dir)
         problems += _problems(loaded, ("lora_model_dir",), check)

@@ -74,11 +74,16 @@ def load_base(
         attention: What transformers is told.
         is_quantized: False loads plain weights, whatever the spec says.
 
+    With ``spec.random_init_seed`` there are none to read: they are drawn, the same ones every time.
+
     Raises:
         UserError: the weights cannot be read or are incomplete.
     """
     config = load_config(spec)
     register_varlen()
+    if spec.random_init_seed is not None:
+        model = _random_model(config, spec.random_init_seed, precision, attention)
+        return BaseModel(model.to(local_device(hardware)), None, ("random weights to begin with",))
     quantization: BitsAndBytesConfig | None = None
     notes: list[str] = []
     if is_quantized and (spec.load_in_4bit or spec.load_in_8bit):
@@ -99,6 +104,19 @@ def load_base(
     _require_all_weights(spec, loading)
     revision = None if is_local(spec.base_model) else getattr(config, "_commit_hash", None)
     return BaseModel(model, revision, tuple(notes))
+
+
+def _random_model(config: Any, seed: int, precision: Precision, attention: str) -> Any:
+    """Drawn on the CPU, so that the weights do not depend on the hardware."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(
+            config,
+            dtype=precision.weights_dtype,
+            attn_implementation=attention,
+            trust_remote_code=False,
+        )
+    return model.eval()
 
 
 def local_device(hardware: Hardware) -> torch.device:

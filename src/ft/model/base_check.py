@@ -29,12 +29,14 @@ def check_base(spec: ModelSpec) -> None:
 
     Raises:
         UserError: the folder is missing, holds no config.json, no safetensors, pickled weights
-            only, an adapter, or an index that points outside.
+            only, an adapter, or an index that points outside; or, with ``random_init_seed``, it is
+            no folder here or holds weights.
     """
-    if not is_local(spec.base_model):
+    begins_random = spec.random_init_seed is not None
+    if not is_local(spec.base_model) and not begins_random:
         return
     folder = Path(spec.base_model).expanduser()
-    if problem := _find_problem(folder):
+    if problem := _find_problem(folder, begins_random=begins_random):
         raise UserError(problem)
 
 
@@ -58,7 +60,7 @@ def check_adapter_folder(path: str) -> None:
         )
 
 
-def _find_problem(folder: Path) -> Problem | None:
+def _find_problem(folder: Path, *, begins_random: bool) -> Problem | None:
     where = f"base_model: {folder}"
     if not folder.is_dir():
         return Problem("no such folder", where, fix="name a folder that exists, or a hub name")
@@ -72,7 +74,20 @@ def _find_problem(folder: Path) -> Problem | None:
         return Problem(
             "has no config.json, so it is no model", where, fix=_fix_of_no_config(folder)
         )
+    if begins_random:
+        return _random_problem(folder, where)
     return _weights_problem(folder, where)
+
+
+def _random_problem(folder: Path, where: str) -> Problem | None:
+    """Weights that are there would be passed over without a word."""
+    if not any(folder.glob("*.safetensors")):
+        return None
+    return Problem(
+        "holds weights, but random_init_seed asks for random ones",
+        where,
+        fix="remove random_init_seed, or name a folder of config.json and a tokenizer",
+    )
 
 
 def _fix_of_no_config(folder: Path) -> str:
@@ -94,7 +109,11 @@ def _weights_problem(folder: Path, where: str) -> Problem | None:
                 where,
                 fix="use the model's safetensors; most models have them on the hub",
             )
-        return Problem("has no weights: no *.safetensors", where, fix="copy the whole model folder")
+        return Problem(
+            "has no weights: no *.safetensors",
+            where,
+            fix="copy the whole model folder, or begin with random weights: random_init_seed: 0",
+        )
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return None

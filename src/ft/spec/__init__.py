@@ -1,6 +1,7 @@
 """The YAML dialect: a file and overrides in, a frozen RunSpec out, or all mistakes at once."""
 
-from ft.spec.load import LoadedSpec, dump_spec, load_spec, nearest
+from ft.spec.load import LoadedSpec, dump_spec, load_spec
+from ft.spec.nearest import nearest
 from ft.spec.runspec import (
     AdapterSpec,
     DatasetSpec,

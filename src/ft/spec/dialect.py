@@ -112,10 +112,10 @@ NOT_SUPPORTED: dict[str, str] = {
     "dp_shard_size": _ONE_GPU,
     "context_parallel_size": _ONE_GPU,
     "tensor_parallel_size": _ONE_GPU,
-    "rl": "supervised tuning only, today",
-    "trl": "supervised tuning only, today",
-    "ebft": "supervised tuning only, today",
-    "reward_model": "supervised tuning only, today",
+    "rl": "supervised tuning only, today: remove it",
+    "trl": "supervised tuning only, today: remove it",
+    "ebft": "supervised tuning only, today: remove it",
+    "reward_model": "supervised tuning only, today: remove it",
     "pretraining_dataset": "put the set under `datasets:` with `type: completion`",
     "unfrozen_parameters": "not built yet: train a LoRA adapter, or all parameters",
     "torch_compile": _LATER,
@@ -175,12 +175,18 @@ NOT_SUPPORTED_IN_DATASETS: dict[str, str] = {
     "template_thinking_key": _LATER,
     "split_thinking": _LATER,
     "drop_system_message": _LATER,
-    "field_chosen": "supervised tuning only, today",
-    "field_rejected": "supervised tuning only, today",
+    "field_chosen": "supervised tuning only, today: remove it",
+    "field_rejected": "supervised tuning only, today: remove it",
     "input_transform": "use a strategy file of your own: type: ./my_strategy.py",
     "temperature": _LATER,
     "logprobs_field": _LATER,
     "trust_remote_code": "loading scripts are never run; convert the set to JSON or Parquet",
+    "chat_template_jinja": "set chat_template_jinja at the top level",
+    "text_column": "use type: completion with field",
+    "input_format": "use type: completion, or type as a mapping with format",
+    "step_separator": "reward models are not built; remove it",
+    "max_completion_length": "reward models are not built; remove it",
+    "train_on_last_step_only": "reward models are not built; remove it",
 }
 
 MEANINGS: dict[str, dict[bool | str, Any]] = {
@@ -204,12 +210,13 @@ RIVALS: dict[str, tuple[str, ...]] = {
 }
 """Keys that answer the same question: an override of one replaces what the file says by another."""
 
-_OFF: tuple[Any, ...] = (None, False, 0, "", "none", "no", [], {}, ())
+OFF: tuple[Any, ...] = (None, False, 0, "", "none", "no", [], {}, ())
+"""Values by which an unsupported key asks for nothing."""
 
 
 def is_off(value: Any) -> bool:
     """Whether the value of an unsupported key asks for nothing."""
-    return any(value == off and type(value) is type(off) for off in _OFF)
+    return any(value == off and type(value) is type(off) for off in OFF)
 
 
 @dataclass(frozen=True)
@@ -251,6 +258,15 @@ CONTRADICTIONS = (
         "lora_model_dir goes on from an adapter, but no adapter is asked for",
         "set adapter: lora (or qlora)",
         lambda v: v.get("lora_model_dir") and not v.get("adapter"),
+    ),
+    Contradiction(
+        ("random_init_seed", "adapter"),
+        "random weights are trained themselves, so they get no adapter and stay unquantized",
+        "remove adapter and load_in_4bit or load_in_8bit, or random_init_seed",
+        lambda v: (
+            v.get("random_init_seed") is not None
+            and (v.get("adapter") or v.get("load_in_4bit") is True or v.get("load_in_8bit") is True)
+        ),
     ),
     Contradiction(
         ("fp16", "bf16"),

@@ -71,8 +71,11 @@ def parse_scalar(text: str) -> Any:
     try:
         loader = _Loader(text)
         return loader.get_single_data()
-    except (yaml.YAMLError, RecursionError, TypeError) as error:
-        raise UserError(Problem(f"{text!r} is no YAML value", fix=str(error))) from None
+    except (yaml.YAMLError, RecursionError, TypeError):
+        raise UserError(Problem(f"{text!r} is no YAML value", fix=_VALUES_AS_TYPED)) from None
+
+
+_VALUES_AS_TYPED = "a list is typed '[a, b]', a mapping '{a: b}', with the quotes"
 
 
 def read_document(path: Path) -> Document:
@@ -123,7 +126,8 @@ def _read_text(path: Path) -> str:
         fix = f"YAML files there: {', '.join(beside)}" if beside else "check the path"
         raise UserError(Problem("no such file", str(path), fix=fix)) from None
     except IsADirectoryError:
-        raise UserError(Problem("is a folder, not a YAML file", str(path))) from None
+        fix = "name a YAML file in it"
+        raise UserError(Problem("is a folder, not a YAML file", str(path), fix=fix)) from None
     except UnicodeDecodeError as error:
         raise UserError(
             Problem(f"is not UTF-8 text (byte {error.start})", str(path), fix="save it as UTF-8")
@@ -132,13 +136,34 @@ def _read_text(path: Path) -> str:
         raise UserError(Problem(f"cannot be read: {error.strerror}", str(path))) from None
 
 
+_SYNTAX = (
+    # what PyYAML says; in our words; what to do; whether the fault stands where the trouble began
+    ("cannot start any token", "a tab or a sign that must be quoted", "", False),
+    ("expected ',' or ']'", "a `[` without its `]`", "close the list with `]`", True),
+    ("expected ',' or '}'", "a `{` without its `}`", "close the mapping with `}`", True),
+    ("could not find expected ':'", "a line without `: `", "write `key: value`", True),
+    ("expected <block end>", "a line that does not fit those above", "indent it as they are",
+     False),
+    ("mapping values are not allowed", "a second `: ` in one line, or a line indented too far",
+     "put a value that holds `: ` in quotes", False),
+    ("unexpected end of stream", "a quote without its end", "close the quote", True),
+    ("could not determine a constructor", "a tag (`!...`), which is never followed",
+     "write the value without it", False),
+)  # fmt: skip
+
+
 def _syntax_problem(path: Path, lines: tuple[str, ...], error: yaml.YAMLError) -> Problem:
     mark = getattr(error, "problem_mark", None)
-    what = getattr(error, "problem", None) or str(error)
+    said = getattr(error, "problem", None) or str(error)
     if mark is None:
-        return Problem(f"not valid YAML: {what}", str(path))
+        return Problem(f"not valid YAML: {said}", str(path))
+    what, fix, begins_there = next(
+        ((words, fix, begins) for part, words, fix, begins in _SYNTAX if part in said),
+        (said, "", False),
+    )
+    mark = (getattr(error, "context_mark", None) or mark) if begins_there else mark
     source = lines[mark.line] if mark.line < len(lines) else ""
-    fix = "indent with spaces, not tabs" if "\t" in source else ""
+    fix = "indent with spaces, not tabs" if "\t" in source else fix
     where = f"{path}:{mark.line + 1}:{mark.column + 1}"
     return Problem(f"not valid YAML: {what}", where, source.replace("\t", "→"), fix)
 

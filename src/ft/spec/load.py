@@ -6,8 +6,6 @@ read_document -> overrides -> old names, states of keys -> contradictions -> pyd
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,6 +19,7 @@ from pydantic_core import ErrorDetails
 from ft.runtime.errors import Problem, UserError
 from ft.spec import dialect
 from ft.spec.document import Document, KeyPath, parse_scalar, read_document
+from ft.spec.nearest import nearest
 from ft.spec.runspec import (
     DatasetSpec,
     MappingLayout,
@@ -29,6 +28,8 @@ from ft.spec.runspec import (
     flat_keys,
     sections_of_keys,
 )
+from ft.spec.secrets import find_secrets, hide_secrets, names_a_secret
+from ft.spec.type_errors import errors_by_key, fix_of_value, mismatch
 
 _Tables = tuple[dict[str, dialect.Rename], dict[str, str], dict[str, str]]
 """Old names, keys without effect, unsupported keys."""
@@ -61,14 +62,10 @@ def load_spec(path: Path, arguments: Sequence[str] = ()) -> LoadedSpec:
     Raises:
         UserError: with every problem found, ordered by line.
     """
-    document = read_document(path)
-    reading = _Reading(document)
-    reading.override(arguments)
-    flat = reading.states_of_keys()
-    reading.contradictions(flat)
-    spec = reading.validate(flat)
-    if reading.problems or spec is None:
-        raise UserError(*sorted(reading.problems, key=_by_place))
+    try:
+        reading, spec = _read(path, arguments)
+    except UserError as error:
+        raise UserError(*map(hide_secrets, error.problems)) from None
     notices = [*reading.notices]
     if spec.training.lr_scheduler == "constant" and _warmup_asked(spec):
         notices.append(
@@ -76,7 +73,19 @@ def load_spec(path: Path, arguments: Sequence[str] = ()) -> LoadedSpec:
         )
     for why, keys in reading.without_effect.items():
         notices.append(f"no effect here: {', '.join(keys)} ({why})")
-    return LoadedSpec(spec, path, tuple(notices), document, reading.options)
+    return LoadedSpec(spec, path, tuple(notices), reading.document, reading.options)
+
+
+def _read(path: Path, arguments: Sequence[str]) -> tuple[_Reading, RunSpec]:
+    reading = _Reading(read_document(path))
+    reading.override(arguments)
+    reading.secrets()
+    flat = reading.states_of_keys()
+    reading.contradictions(flat)
+    spec = reading.validate(flat)
+    if reading.problems or spec is None:
+        raise UserError(*sorted(reading.problems, key=_by_place))
+    return reading, spec
 
 
 def _warmup_asked(spec: RunSpec) -> float:
@@ -96,12 +105,6 @@ def dump_spec(spec: RunSpec) -> str:
 
 def _without_nulls(entry: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in entry.items() if value is not None}
-
-
-def nearest(name: str, candidates: Sequence[str]) -> str | None:
-    """The candidate that a mistyped name most likely meant."""
-    close = difflib.get_close_matches(name, candidates, n=1, cutoff=0.6)
-    return close[0] if close else None
 
 
 class _Reading:
@@ -133,7 +136,7 @@ class _Reading:
             try:
                 value = self._value_of_option(key_path, text)
             except UserError as error:
-                self.problem(key_path, error.problems[0].what)
+                self.problem(key_path, error.problems[0].what, error.problems[0].fix)
                 continue
             self._displace(key_path, value)
             self._assign(key_path, value, option)
@@ -142,7 +145,8 @@ class _Reading:
         """An option's value: a text as it was typed where the key wants one, else read as YAML."""
         if text is None:
             return True
-        if str(key_path[-1]) in _TEXT_KEYS:
+        name = str(key_path[-1])
+        if name in _TEXT_KEYS or names_a_secret(name, _EVERY_NAME):
             if not text:
                 raise UserError("the value is empty")
             return None if text == "null" else text
@@ -176,7 +180,7 @@ class _Reading:
             try:
                 target = target[part]
             except (KeyError, IndexError, TypeError):
-                self.problem(key_path, f"{option}: there is no {part!r} to set it in")
+                self.problem(key_path, f"there is no {part!r} to set it in")
                 return
         last = key_path[-1]
         if isinstance(last, str) and isinstance(target, dict):
@@ -184,7 +188,14 @@ class _Reading:
         elif isinstance(last, int) and isinstance(target, list) and last <= len(target):
             target[last:] = [value, *target[last + 1 :]]
         else:
-            self.problem(key_path, f"{option}: there is nothing to set it in")
+            self.problem(key_path, "there is nothing to set it in")
+
+    # -- secrets ------------------------------------------------------------------------------
+
+    def secrets(self) -> None:
+        """Each is said once, as a secret; its key is not looked at again."""
+        for key_path, what, fix in find_secrets(self.values, _EVERY_NAME):
+            self.problem(key_path, what, fix)
 
     # -- keys ---------------------------------------------------------------------------------
 
@@ -234,6 +245,8 @@ class _Reading:
     ) -> None:
         renamed, no_effect, not_supported = tables
         key = str(key_path[-1])
+        if key_path in self.reported:
+            return
         if key in renamed:
             self._renamed(key_path, value, flat, renamed[key])
         elif key in no_effect:
@@ -293,7 +306,7 @@ class _Reading:
         try:
             return RunSpec.model_validate(nested)
         except ValidationError as error:
-            for key_path, details in _by_key(error).items():
+            for key_path, details in errors_by_key(error).items():
                 if key_path not in self.reported:
                     self._type_problem(key_path, details)
             return None
@@ -306,12 +319,7 @@ class _Reading:
         elif first["type"] == "extra_forbidden":
             self._unknown(key_path, [*MappingLayout.model_fields, *SpecialTokens.model_fields])
         else:
-            expected = " or ".join(dict.fromkeys(_expected(detail) for detail in details))
-            self.problem(
-                key_path,
-                f"{key}: got {_short(first['input'])}, expected {expected}",
-                _guess_of_value(details),
-            )
+            self.problem(key_path, f"{key}: {mismatch(details)}", fix_of_value(key_path, details))
 
 
 _MISSING = {
@@ -382,53 +390,6 @@ def _tuples(value: Any) -> Any:
     return value
 
 
-_UNION_MEMBERS = {"str", "bool", "int", "float", "MappingLayout"}
-
-
-def _by_key(error: ValidationError) -> dict[KeyPath, list[ErrorDetails]]:
-    """The errors of each key; pydantic reports each member of a union that it tried by itself."""
-    grouped: dict[KeyPath, list[ErrorDetails]] = {}
-    for detail in error.errors():
-        key_path = tuple(
-            part
-            for part in detail["loc"][1:]  # without the section
-            if isinstance(part, int) or (part.isidentifier() and part not in _UNION_MEMBERS)
-        )
-        grouped.setdefault(key_path, []).append(detail)
-    # Where something inside failed, what pydantic says of the whole only repeats it.
-    return {
-        path: details
-        for path, details in grouped.items()
-        if not any(len(other) > len(path) and other[: len(path)] == path for other in grouped)
-    }
-
-
-_PLAIN_WORDS = {
-    "bool_type": "true or false",
-    "string_type": "a text",
-    "float_type": "a number",
-    "int_type": "a whole number",
-    "tuple_type": "a list",
-    "too_short": "a list with at least one entry",
-    "dict_type": "`key: value` lines",
-}
-
-
-def _expected(detail: ErrorDetails) -> str:
-    message = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return _PLAIN_WORDS.get(detail["type"], message)
-
-
-def _guess_of_value(details: Sequence[ErrorDetails]) -> str:
-    """The allowed value that a mistyped one most likely meant."""
-    for detail in details:
-        if detail["type"] == "literal_error" and isinstance(detail["input"], str):
-            allowed = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
-            if guess := nearest(detail["input"], allowed):
-                return f"did you mean {guess}?"
-    return ""
-
-
 def _text_keys() -> set[str]:
     """Keys whose value is a text and nothing else, for which the command line needs no quotes."""
     keys: set[str] = set()
@@ -441,8 +402,10 @@ def _text_keys() -> set[str]:
 
 
 _TEXT_KEYS = _text_keys()
-
-
-def _short(value: Any) -> str:
-    text = repr(list(value) if isinstance(value, tuple) else value)
-    return text if len(text) <= 60 else text[:57] + "..."
+_EVERY_NAME = {
+    *sections_of_keys(),
+    *(key for model in (DatasetSpec, MappingLayout, SpecialTokens) for key in model.model_fields),
+    *(dialect.RENAMED | dialect.RENAMED_IN_DATASETS),
+    *(dialect.NO_EFFECT | dialect.NOT_SUPPORTED | dialect.NOT_SUPPORTED_IN_DATASETS),
+}
+"""Every name that means something here."""

@@ -75,11 +75,11 @@ class Section(BaseModel):
 class SpecialTokens(Section):
     """Special tokens by role; one that the tokenizer lacks is added and its embedding trained."""
 
-    bos_token: str | None = None
-    eos_token: str | None = None
-    unk_token: str | None = None
-    pad_token: str | None = None
-    additional_special_tokens: Names = ()
+    bos_token: str | None = Field(None, description="Token at the start of a text.")
+    eos_token: str | None = Field(None, description="Token at the end of an answer.")
+    unk_token: str | None = Field(None, description="Token for what the vocabulary lacks.")
+    pad_token: str | None = Field(None, description="Token that fills rows up; never trained.")
+    additional_special_tokens: Names = Field((), description="Further special tokens.")
 
 
 class ModelSpec(Section):
@@ -92,8 +92,13 @@ class ModelSpec(Section):
     tokenizer_config: str | None = Field(
         None, description="Hub name or folder of the tokenizer, if it is not the base model's."
     )
+    random_init_seed: Annotated[int, Field(ge=0, lt=2**63)] | None = Field(
+        None,
+        description="Begin with random weights drawn from this seed; base_model is then a folder "
+        "of config.json and a tokenizer.",
+    )
     trust_remote_code: Literal[False] = Field(
-        False, description="Run code from the model repository."
+        False, description="Only false: code from a model repository is never run."
     )
     load_in_4bit: bool = Field(
         False, description="Hold the frozen base in 4 bits (NF4, double quantization)."
@@ -149,14 +154,14 @@ class AdapterSpec(Section):
 class MappingLayout(Section):
     """`type:` as a mapping: a layout of the user's own, without code."""
 
-    field_system: str = "system"
-    field_instruction: str = "instruction"
-    field_input: str = "input"
-    field_output: str = "output"
-    system_prompt: str = ""
-    system_format: str = "{system}"
-    format: str = "{instruction} {input} "
-    no_input_format: str = "{instruction} "
+    field_system: str = Field("system", description="Field of the system text.")
+    field_instruction: str = Field("instruction", description="Field of the question.")
+    field_input: str = Field("input", description="Field of what goes with the question.")
+    field_output: str = Field("output", description="Field of the answer, which is trained.")
+    system_prompt: str = Field("", description="System text of records that have none.")
+    system_format: str = Field("{system}", description="How the system text is written.")
+    format: str = Field("{instruction} {input} ", description="The prompt, if there is an input.")
+    no_input_format: str = Field("{instruction} ", description="The prompt, if there is no input.")
 
 
 class DatasetSpec(Section):
