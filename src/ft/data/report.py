@@ -100,11 +100,6 @@ class DatasetReport:
             tally.examples.append(drop)
 
     @property
-    def num_dropped(self) -> int:
-        """Records lost, whatever the reason."""
-        return sum(tally.count for tally in self.drops.values())
-
-    @property
     def num_dropped_silently(self) -> int:
         """Records lost without the user's consent."""
         return sum(tally.count for tally in self.drops.values() if not tally.is_consented)

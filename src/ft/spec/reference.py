@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ft.spec.key_table import Key, State, key_table
 
@@ -52,20 +52,20 @@ def _working() -> Iterator[str]:
 
 def _idle() -> Iterator[str]:
     yield "## Accepted, without effect\n"
-    yield "| key | why |"
-    yield "|---|---|"
-    for key in _keys_of("no effect"):
-        yield _row(f"`{key.name}`", key.sentence)
-    yield ""
+    yield from _table_of("no effect", "why", lambda key: key.sentence)
 
 
 def _unsupported() -> Iterator[str]:
     yield "## Not supported\n"
     yield "An error, unless the value asks for nothing (empty, false, 0).\n"
-    yield "| key | instead |"
+    yield from _table_of("not supported", "instead", lambda key: key.instead)
+
+
+def _table_of(state: State, heading: str, text_of: Callable[[Key], str]) -> Iterator[str]:
+    yield f"| key | {heading} |"
     yield "|---|---|"
-    for key in _keys_of("not supported"):
-        yield _row(f"`{key.name}`", key.instead)
+    for key in _keys_of(state):
+        yield _row(f"`{key.name}`", text_of(key))
     yield ""
 
 

@@ -219,7 +219,7 @@ def _put_tensors(tree: Any, tensors: dict[str, Tensor]) -> Any:
     return tree
 
 
-def restore_random_state(seed: int, *counters: int) -> None:
+def seed_generators(seed: int, *counters: int) -> None:
     """Puts torch's generators where (seed, counters) says, on every device.
 
     Dropout then depends on where the run stands and on nothing that happened before.

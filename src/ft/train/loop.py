@@ -37,7 +37,7 @@ from ft.train.checkpoint import (
     Checkpoint,
     CheckpointFolder,
     TrainerState,
-    restore_random_state,
+    seed_generators,
 )
 from ft.train.memory import peak_memory_bytes
 from ft.train.signals import StopRequest
@@ -169,7 +169,7 @@ class TrainingLoop:
         loss_sum = torch.zeros((), device=self.accelerator.device)
         for number, indices in enumerate(micro_batches):
             batch = self._batch(indices, filler=records[0])
-            restore_random_state(self.settings.seed, step, number, process_index)
+            seed_generators(self.settings.seed, step, number, process_index)
             is_last = number == len(micro_batches) - 1
             loss_sum += self._forward_backward(batch, num_trained, synchronize=is_last)
         loss = self._total(loss_sum) / num_trained
