@@ -116,6 +116,29 @@ def test_sampling_is_repeatable_by_its_seed(learned):
     assert hot[0] == hot[1] != hot[2]
 
 
+def test_a_checkpoint_that_says_no_cache_is_asked_with_one_all_the_same(learned):
+    answerer = open_answerer(learned)
+    base = answerer.loaded.model.get_base_model()
+    base.config.use_cache = base.generation_config.use_cache = False
+    widths = []
+    with base.model.register_forward_pre_hook(
+        lambda module, args, kwargs: widths.append(kwargs["inputs_embeds"].shape[1])
+        if kwargs.get("inputs_embeds") is not None
+        else widths.append(kwargs["input_ids"].shape[1]),
+        with_kwargs=True,
+    ):
+        answerer.answers([answerer.raw_prompt("SELECT COUNT")], Sampling(max_new_tokens=4))
+    assert set(widths[1:]) == {1}  # after the prompt, one token at a time
+
+
+def test_room_for_answers_follows_the_longest_reference(learned):
+    directory = RunDirectory(learned)
+    result = compare_with_base(directory, num_records=3, batch_size=3, on_event=lambda event: None)
+    num_tokens = len(open_answerer(learned).tokenizer(RECORD["answer"])["input_ids"])
+    assert num_tokens < result["max_new_tokens"] < 3 * num_tokens
+    assert result["tuned"]["exact_match"] == 1.0
+
+
 def test_base_beside_tuned(learned):
     directory = RunDirectory(learned)
     result = compare_with_base(

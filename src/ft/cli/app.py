@@ -178,8 +178,11 @@ def evaluate(
     num_records: Annotated[
         int, typer.Option(min=1, help="Held-out records to answer (the loss uses all).")
     ] = 100,
-    batch_size: Annotated[int, typer.Option(min=1, help="Records at once.")] = 8,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 128,
+    batch_size: Annotated[int, typer.Option(min=1, help="Records at once.")] = 16,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="Longest answer, in tokens; default: the longest reference's 1.5."),
+    ] = None,
     trust_remote_code: TrustsCode = False,
 ) -> None:
     """Held-out loss and exact match, base beside tuned: ft eval out/"""

@@ -31,7 +31,7 @@ def compare_with_base(
     *,
     num_records: int,
     batch_size: int,
-    max_new_tokens: int,
+    max_new_tokens: int | None = None,
     trusts_code: bool = False,
     on_event: OnEvent,
 ) -> dict[str, Any]:
@@ -39,7 +39,9 @@ def compare_with_base(
 
     The loss is over all of them; ``num_records`` of them are answered (greedily) and compared with
     their references by each metric. Records without a prompt (``completion``) have a loss alone.
-    The result is also written to evaluation.json.
+    ``max_new_tokens`` None gives an answer half as much room again as the longest reference has:
+    one that is longer is wrong anyhow, and an untuned base never stops. The result is also written
+    to evaluation.json.
 
     Raises:
         UserError: no finished run, or one without held-out records.
@@ -47,6 +49,7 @@ def compare_with_base(
     run = open_run(directory.path, trusts_code=trusts_code)
     heldout = _held_out_records(run, trusts_code=trusts_code, on_event=on_event)
     asked = _questions(heldout, num_records)
+    max_new_tokens = max_new_tokens or _room_for_answers(asked)
     result: dict[str, Any] = {
         "num_heldout_records": len(heldout),
         "num_answered": len(asked),
@@ -86,6 +89,11 @@ def _questions(heldout: TokenizedSet, num_records: int) -> list[_Question]:
         if prompt and len(questions) < num_records:
             questions.append(_Question(str(row.origin), prompt, response))
     return questions
+
+
+def _room_for_answers(asked: list[_Question]) -> int:
+    longest = max((len(question.response) for question in asked), default=1)
+    return longest + longest // 2 + 1
 
 
 def _held_out_records(run: TrainedRun, *, trusts_code: bool, on_event: OnEvent) -> TokenizedSet:

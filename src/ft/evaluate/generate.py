@@ -35,6 +35,7 @@ class Sampling:
             "repetition_penalty": self.repetition_penalty,
             "eos_token_id": list(stop_token_ids),
             "pad_token_id": pad_token_id,
+            "use_cache": True,  # a checkpoint's generation_config may say otherwise
             "do_sample": self.temperature > 0,
         }
         if self.temperature > 0:

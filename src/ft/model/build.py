@@ -61,7 +61,6 @@ def build_model(  # noqa: PLR0913  # the one door: each argument is a decision m
     if num_added > len(tokenizer.new_token_ids):
         notes.append(f"the embeddings had no row for {num_added} tokens: added, and trained")
     settle_generation(base.model, tokenizer.tokenizer)
-    base.model.config.use_cache = False
     trained: Any = base.model
     if adapter.adapter is not None:
         trained, adapter_notes = add_adapter(

@@ -76,15 +76,14 @@ class LoadedModel:
 
     @contextmanager
     def inference(self) -> Iterator[Any]:
-        """The model in evaluation mode, with a cache and an attention that takes padded batches.
+        """The model in evaluation mode, with an attention that takes padded batches.
 
         Everything is as before when the block ends. Yields the model.
         """
         base = self.model.get_base_model() if self.has_adapter else self.model
-        was_training, used_cache = self.model.training, base.config.use_cache
+        was_training = self.model.training
         implementation = base.config._attn_implementation
         self.model.eval()
-        base.config.use_cache = True
         if self.attention.is_varlen:
             base.set_attn_implementation("sdpa")
         try:
@@ -93,7 +92,6 @@ class LoadedModel:
         finally:
             if self.attention.is_varlen:
                 base.set_attn_implementation(implementation)
-            base.config.use_cache = used_cache
             self.model.train(was_training)
 
     @contextmanager
