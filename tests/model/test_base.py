@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from ft.model import Hardware, Precision, check_adapter_folder, check_base, load_base, load_config
 from ft.model.base import dequantize, fit_vocabulary
+from ft.model.hub import CONFIG, require_on_hub
 from ft.runtime.errors import UserError
 from ft.spec.runspec import ModelSpec
 
@@ -130,6 +131,18 @@ def test_offline_and_not_in_the_cache():
     assert "--base-model FOLDER" in str(error.value)
 
 
+def test_a_hub_out_of_reach_is_told_at_once_and_a_cached_base_is_used(monkeypatch, tmp_path):
+    with pytest.raises(UserError, match="out of reach"):
+        require_on_hub("nobody/nothing-of-the-kind", CONFIG, role="base_model")
+    snapshot = tmp_path / "models--owner--cached" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    (tmp_path / "models--owner--cached" / "refs").mkdir()
+    (tmp_path / "models--owner--cached" / "refs" / "main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    require_on_hub("owner/cached", CONFIG, role="base_model")
+
+
 class Hub(BaseHTTPRequestHandler):
     """Answers as the hub does for a gated, a private and a missing repository."""
 
@@ -151,17 +164,23 @@ class Hub(BaseHTTPRequestHandler):
 ASK = """
 import sys
 from ft.model import load_config
+from ft.model.hub import CONFIG, require_on_hub
 from ft.runtime.errors import UserError
 from ft.spec.runspec import ModelSpec
+ways = {
+    "load": lambda name: load_config(ModelSpec(base_model=name, revision_of_model="v2")),
+    "ask first": lambda name: require_on_hub(name, CONFIG, role="base_model", revision="v2"),
+}
 for name in ("owner/gated", "owner/private", "owner/missing", "owner/moved"):
     try:
-        load_config(ModelSpec(base_model=name, revision_of_model="v2"))
+        ways[sys.argv[1]](name)
     except UserError as error:
         print(error, end="\\n---\\n")
 """
 
 
-def test_gated_private_and_missing_bases_say_what_to_do(tmp_path):
+@pytest.mark.parametrize("way", ["load", "ask first"])
+def test_gated_private_and_missing_bases_say_what_to_do(tmp_path, way):
     server = HTTPServer(("127.0.0.1", 0), Hub)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -172,7 +191,8 @@ def test_gated_private_and_missing_bases_say_what_to_do(tmp_path):
         "HF_HOME": str(tmp_path),
         "NO_PROXY": "127.0.0.1",
     }
-    ran = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True, env=env)
+    command = [sys.executable, "-c", ASK, way]
+    ran = subprocess.run(command, capture_output=True, text=True, env=env)
     server.shutdown()
     thread.join()
     server.server_close()

@@ -246,6 +246,7 @@ class TestMistakes:
             ("early_stopping_patience: 3\n", "held-out"),
             ("val_set_size: 0.1\ntest_datasets: [{path: t.jsonl, type: alpaca}]\n", "both name"),
             ("flash_attention: true\nattn_implementation: sdpa\n", "given twice"),
+            ("sample_packing: true\ngroup_by_length: true\n", "both on"),
         ],
     )
     def test_contradictions(self, write, lines, what):
@@ -254,10 +255,10 @@ class TestMistakes:
         assert problem.where
 
     def test_what_is_not_built_yet_says_so(self, write):
-        (problem,) = problems_of(write(SMALL + "sample_packing: true\n"))
-        assert problem.what == "sample_packing is not supported"
-        assert "set it to false" in problem.fix
-        load_spec(write(SMALL + "sample_packing: false\ndeepspeed:\n"))
+        (problem,) = problems_of(write(SMALL + "s2_attention: true\n"))
+        assert problem.what == "s2_attention is not supported"
+        assert "use attn_implementation: auto" in problem.fix
+        load_spec(write(SMALL + "s2_attention: false\ngptq:\n"))
 
     def test_keys_without_effect_are_said_once(self, write):
         notices = load_spec(write(SMALL + "wandb_project: mine\nwandb_mode:\n")).notices

@@ -21,10 +21,11 @@ def schema():
 def properties_of(schema, prefix):
     if not prefix:
         return schema["properties"]
-    name = {"datasets": "DatasetSpec", "datasets.type": "MappingLayout"}.get(
-        prefix, "SpecialTokens"
-    )
-    return schema["$defs"][name]["properties"]
+    definitions = schema["$defs"]
+    if prefix == "datasets.type":
+        pair = (definitions[name]["properties"] for name in ("MappingLayout", "PreferenceMapping"))
+        return {key: entry for properties in pair for key, entry in properties.items()}
+    return definitions["DatasetSpec" if prefix == "datasets" else "SpecialTokens"]["properties"]
 
 
 def test_every_key_is_there_with_its_words(schema):
@@ -48,7 +49,8 @@ def test_nothing_else_is_taken(schema):
 
 def test_values_and_defaults(schema):
     optimizer = schema["properties"]["optimizer"]
-    (words,) = [branch["enum"] for branch in optimizer["anyOf"] if "enum" in branch]
+    words, read_as = [branch["enum"] for branch in optimizer["anyOf"] if "enum" in branch]
+    assert "adamw_torch_8bit" in read_as
     assert "paged_adamw_32bit" in words
     assert optimizer["default"] == "adamw_torch_fused"
     assert "tokens" in schema["properties"]["sequence_len"]["description"]
@@ -88,7 +90,7 @@ class TestWithAValidator:
             {"lora_r": None},
             {"adapter": "none"},
             {"eval_strategy": False},
-            {"sample_packing": False},
+            {"sample_packing": True},
             {"deepspeed": None},
             {"lora_target_modules": "q_proj"},
             {"datasets": ["d.jsonl"]},
@@ -106,12 +108,13 @@ class TestWithAValidator:
             {"lora_r": 0},
             {"lora_r": "16"},
             {"adapter": "lorra"},
-            {"sample_packing": True},
+            {"sample_packing": "yes"},
             {"datasets": []},
             {"datasets": [{"path": "x", "typ": "alpaca"}]},
             {"datasets": [{"type": "alpaca"}]},
             {"special_tokens": {"pad_tokn": "x"}},
-            {"trust_remote_code": True},
+            {"model_quantization_config": "GPTQConfig"},
+            {"optimizer": "muon"},
         ],
     )
     def test_what_is_wrong(self, validator, wrong):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,18 @@ from transformers.pytorch_utils import Conv1D
 
 import ft.model.patches  # noqa: F401  # first: peft imports bitsandbytes
 from ft.model.base_check import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_adapter_folder
+from ft.model.experts import quantized_expert_names
 from ft.runtime.errors import Problem, UserError
 from ft.spec.runspec import AdapterSpec
 
 # isort: split
 from peft import LoraConfig, PeftModel, get_peft_model
+
+_PATTERN = re.compile(r"[][\\()|*+?^$]")
+"""What tells a regular expression from a name."""
+
+_FOLDED_EXPERTS = r".*\.parametrizations\..*"
+"""Where quantized experts are; a tensor there may be named like a linear layer."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +154,7 @@ def _lora_config(
     is_tied = _has_tied_embeddings(model)
     embedding = _embedding_names(model)[0]
     is_conv1d = any(isinstance(layer, Conv1D) for layer in model.modules())
+    folded = quantized_expert_names(model)
     config = LoraConfig(
         r=spec.lora_r,
         lora_alpha=spec.lora_alpha,  # peft annotates int, computes alpha / r
@@ -154,14 +163,16 @@ def _lora_config(
         modules_to_save=sorted(saved) or None,
         fan_in_fan_out=is_conv1d if spec.lora_fan_in_fan_out is None else spec.lora_fan_in_fan_out,
         ensure_weight_tying=is_tied and embedding in saved,
+        use_rslora=spec.peft_use_rslora,
+        exclude_modules=_FOLDED_EXPERTS if folded & {_last(name) for name in targets} else None,
         task_type="CAUSAL_LM",
     )
     return config, notes
 
 
 def _targets(model: Any, spec: AdapterSpec, linear: set[str]) -> tuple[set[str], list[str]]:
-    named = set(spec.lora_target_modules)
     paths = [name for name, layer in model.named_modules() if _is_adaptable(layer)]
+    named = {name for target in spec.lora_target_modules for name in _named_by(target, paths)}
     unknown = sorted(t for t in named if not any(_matches(t, path) for path in paths))
     _refuse_unknown("lora_target_modules", unknown, linear)
     if spec.lora_target_linear:
@@ -252,6 +263,17 @@ def _likeness(name: str, other: str) -> float:
 
 def _is_adaptable(layer: nn.Module) -> bool:
     return isinstance(layer, nn.Linear | nn.Embedding | Conv1D)
+
+
+def _named_by(target: str, paths: list[str]) -> set[str]:
+    """The modules whose whole path a pattern matches; a name stands for itself."""
+    if not _PATTERN.search(target):
+        return {target}
+    try:
+        return {path for path in paths if re.fullmatch(target, path)} or {target}
+    except re.error as error:
+        fix = "write names, or a regular expression of whole paths"
+        raise UserError(Problem(f"{target!r}: {error}", "lora_target_modules", fix=fix)) from error
 
 
 def _matches(name: str, path: str) -> bool:

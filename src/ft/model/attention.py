@@ -90,7 +90,7 @@ def choose_attention(
     plain = "sdpa" if traits.supports_sdpa else "eager"
     if requested == "eager" or requested == plain:
         return Attention(requested, is_varlen=False, reason="as asked for")
-    wanted = _CANDIDATES_FOR[requested]
+    wanted = _CANDIDATES_FOR.get(requested, _OTHERS)
     obstacles: list[str] = []
     for candidate in wanted:
         obstacle = candidate.obstacle(hardware, traits, compute, requested)
@@ -154,10 +154,13 @@ def _varlen_obstacle(
     return None if hardware.has_varlen else "this torch has no varlen attention"
 
 
-def _xformers_obstacle(
+def _missing_obstacle(
     hardware: Hardware, traits: AttentionTraits, compute: NumberFormat, requested: str
 ) -> str | None:
-    return "transformers has no xformers attention"
+    """Of a backend that is not built here: another one computes the same attention."""
+    if "/" in requested:
+        return "kernels from the hub are foreign code"
+    return _NOT_BUILT.get(requested, "it is not built here")
 
 
 @dataclass(frozen=True)
@@ -170,13 +173,18 @@ class _Candidate:
 
 _FLASH = _Candidate("flash_attention_2", "", _flash_obstacle)
 _VARLEN = _Candidate(VARLEN, "torch's varlen attention", _varlen_obstacle)
-_XFORMERS = _Candidate("xformers", "", _xformers_obstacle)
+_MISSING = _Candidate("", "", _missing_obstacle)
+_NOT_BUILT = {
+    "xformers": "transformers has no xformers attention",
+    "sage": "its 8-bit products are not built here",
+    "fp8": "its 8-bit products are not built here",
+}
 
 _CANDIDATES_FOR: dict[str, tuple[_Candidate, ...]] = {
     "auto": (_FLASH, _VARLEN),
     "flash_attention_2": (_FLASH, _VARLEN),
-    "xformers": (_XFORMERS, _FLASH, _VARLEN),
     "varlen": (_VARLEN,),
     "sdpa": (),
 }
+_OTHERS = (_MISSING, _FLASH, _VARLEN)
 """What is tried, in this order, before plain attention."""

@@ -15,10 +15,12 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, Mxfp4Config
 
 from ft.model import patches
+from ft.model.attention import read_attention_traits
 from ft.model.base_check import check_base, is_local
+from ft.model.experts import dequantize_experts, quantize_experts
 from ft.model.hardware import Hardware
 from ft.model.hub import explained
 from ft.model.precision import Precision
@@ -80,11 +82,15 @@ def load_base(
         UserError: the weights cannot be read or are incomplete.
     """
     config = load_config(spec)
+    if attention == "sdpa" and not read_attention_traits(config).supports_sdpa:
+        attention = "eager"
     register_varlen()
     if spec.random_init_seed is not None:
         model = _random_model(config, spec.random_init_seed, precision, attention)
         return BaseModel(model.to(local_device(hardware)), None, ("random weights to begin with",))
-    quantization: BitsAndBytesConfig | None = None
+    quantization: BitsAndBytesConfig | Mxfp4Config | None = None
+    if spec.model_quantization_config:
+        quantization = Mxfp4Config(dequantize=True)
     notes: list[str] = []
     if is_quantized and (spec.load_in_4bit or spec.load_in_8bit):
         quantization, notes = _quantization(spec, precision, hardware)
@@ -102,6 +108,9 @@ def load_base(
             output_loading_info=True,
         )
     _require_all_weights(spec, loading)
+    if spec.quantize_moe_experts and isinstance(quantization, BitsAndBytesConfig):
+        num_quantized = quantize_experts(model, bits=4 if spec.load_in_4bit else 8)
+        notes += [] if num_quantized else ["quantize_moe_experts: the base has no fused experts"]
     revision = None if is_local(spec.base_model) else getattr(config, "_commit_hash", None)
     return BaseModel(model, revision, tuple(notes))
 
@@ -181,6 +190,7 @@ def dequantize(model: Any, dtype: torch.dtype) -> Any:
         plain.weight = nn.Parameter(weight, requires_grad=False)
         plain.bias = layer.bias
         model.set_submodule(name, plain)
+    dequantize_experts(model, dtype)
     for flag in ("is_loaded_in_4bit", "is_loaded_in_8bit", "is_quantized"):
         setattr(model, flag, False)
     model.hf_quantizer = None

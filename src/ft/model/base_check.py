@@ -40,6 +40,19 @@ def check_base(spec: ModelSpec) -> None:
         raise UserError(problem)
 
 
+def check_tokenizer_folder(spec: ModelSpec) -> None:
+    """Looks whether a local tokenizer's folder is there; weights don't matter.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    name = spec.tokenizer_config or spec.base_model
+    folder = Path(name).expanduser()
+    if is_local(name) and not folder.is_dir():
+        fix = "name a folder that exists, or a hub name"
+        raise UserError(Problem("no such folder", f"tokenizer: {folder}", fix=fix))
+
+
 def check_adapter_folder(path: str) -> None:
     """Looks whether a folder can be an adapter at all; adapters are read from this machine only.
 

@@ -12,6 +12,7 @@ from ft.model.adapter import Origin, add_adapter, load_adapter, read_adapter_con
 from ft.model.attention import Attention, choose_attention, read_attention_traits
 from ft.model.base import BaseModel, dequantize, fit_vocabulary, load_base, load_config
 from ft.model.base_check import ADAPTER_CONFIG
+from ft.model.freeze import freeze_all_but
 from ft.model.hardware import Hardware
 from ft.model.loaded import LoadedModel
 from ft.model.precision import Precision
@@ -72,6 +73,8 @@ def build_model(  # noqa: PLR0913  # the one door: each argument is a decision m
             has_new_tokens=bool(num_added or tokenizer.new_token_ids),
         )
         notes += adapter_notes
+    elif adapter.unfrozen_parameters:
+        freeze_all_but(base.model, adapter.unfrozen_parameters)
     if gradient_checkpointing:  # after peft, which would otherwise hook the embeddings for it
         _recompute_every_layer(base.model)
     trained.train()

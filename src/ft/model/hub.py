@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -16,6 +17,9 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError
 
 from ft.runtime.errors import Problem, UserError
+
+CONFIG = "config.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
 @contextmanager
@@ -34,6 +38,31 @@ def explained(name: str, role: str, revision: str | None = None) -> Iterator[Non
         if problem is None:
             raise
         raise UserError(problem) from error
+
+
+def require_on_hub(name: str, file: str, *, role: str, revision: str | None = None) -> None:
+    """Asks once, at the start, whether a file of the hub is there and may be read.
+
+    The libraries' own loading asks again and again for a minute where there is no network.
+
+    Args:
+        name: The hub name.
+        file: A file of it: `CONFIG`.
+        role: What it is, as the YAML calls it.
+        revision: Branch, tag or commit.
+
+    Raises:
+        UserError: it is not on the hub, not for this account, or neither within reach nor in the
+            local cache.
+    """
+    with explained(name, role, revision):
+        try:
+            get_hf_file_metadata(hf_hub_url(name, file, revision=revision))
+        except _REFUSALS:
+            raise
+        except Exception as error:  # a matter of the network, and libraries differ in its classes
+            if not isinstance(try_to_load_from_cache(name, file, revision=revision), str):
+                raise LocalEntryNotFoundError(str(error)) from error
 
 
 def _explain(error: Exception, name: str, role: str, revision: str | None) -> Problem | None:
@@ -61,6 +90,9 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         yield error
         error = error.__cause__ or error.__context__
 
+
+_REFUSALS = (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError, HFValidationError)
+"""The hub's own word, gated repositories included; anything else is a matter of the network."""
 
 _LOCAL_FOLDER = "or point to a copy: --base-model FOLDER"
 

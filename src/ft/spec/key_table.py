@@ -18,7 +18,13 @@ from pydantic.fields import FieldInfo
 from ft.runtime.errors import Problem, UserError
 from ft.spec import dialect
 from ft.spec.nearest import nearest
-from ft.spec.runspec import DatasetSpec, MappingLayout, RunSpec, SpecialTokens
+from ft.spec.runspec import (
+    DatasetSpec,
+    MappingLayout,
+    PreferenceMapping,
+    RunSpec,
+    SpecialTokens,
+)
 
 State = Literal["works", "no effect", "not supported"]
 
@@ -30,7 +36,9 @@ _UNITS = {
     "gradient_accumulation_steps": "passes a step",
     "num_epochs": "passes over the data",
     "max_steps": "optimizer steps",
-    "warmup_steps": "optimizer steps",
+    "warmup_steps": "optimizer steps; below 1: share of all steps",
+    "cosine_min_lr_ratio": "share of learning_rate",
+    "cosine_constant_lr_ratio": "share of all steps",
     "warmup_ratio": "share of all steps",
     "eval_steps": "optimizer steps; below 1: share of all steps",
     "save_steps": "optimizer steps; below 1: share of all steps",
@@ -136,7 +144,8 @@ def _keys() -> Iterator[Key]:
     for section, info in RunSpec.model_fields.items():
         yield from _working_keys(info.annotation, section, "", dialect.RENAMED)
     yield from _working_keys(DatasetSpec, "datasets", "datasets.", dialect.RENAMED_IN_DATASETS)
-    yield from _working_keys(MappingLayout, "datasets.type", "datasets.type.", {})
+    for mapping in (MappingLayout, PreferenceMapping):
+        yield from _working_keys(mapping, "datasets.type", "datasets.type.", {})
     yield from _working_keys(SpecialTokens, "special_tokens", "special_tokens.", {})
     for name, why in dialect.NO_EFFECT.items():
         yield Key(name, "", "no effect", why)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,13 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from ft.runtime.errors import Problem, UserError
-from ft.spec import dialect
-from ft.spec.document import Document, KeyPath, parse_scalar, read_document
+from ft.spec import dialect, values
+from ft.spec.distributed import check_distributed
+from ft.spec.document import Document, KeyPath, read_document
 from ft.spec.nearest import nearest
-from ft.spec.runspec import (
-    DatasetSpec,
-    MappingLayout,
-    RunSpec,
-    SpecialTokens,
-    flat_keys,
-    sections_of_keys,
-)
-from ft.spec.secrets import find_secrets, hide_secrets, names_a_secret
+from ft.spec.options import EVERY_NAME, GROUPS, Options
+from ft.spec.runspec import DatasetSpec, RunSpec, flat_keys, sections_of_keys
+from ft.spec.secrets import find_secrets, hide_secrets
 from ft.spec.type_errors import errors_by_key, fix_of_value, mismatch
 
 _Tables = tuple[dict[str, dialect.Rename], dict[str, str], dict[str, str]]
@@ -78,7 +72,7 @@ def load_spec(path: Path, arguments: Sequence[str] = ()) -> LoadedSpec:
 
 def _read(path: Path, arguments: Sequence[str]) -> tuple[_Reading, RunSpec]:
     reading = _Reading(read_document(path))
-    reading.override(arguments)
+    reading.command_line.apply(arguments)
     reading.secrets()
     flat = reading.states_of_keys()
     reading.contradictions(flat)
@@ -113,100 +107,41 @@ class _Reading:
     def __init__(self, document: Document) -> None:
         self.document = document
         self.values: dict[str, Any] = document.values
-        self.options: dict[KeyPath, str] = {}
+        self.command_line = Options(self.values, self.problem)
+        self.options = self.command_line.given
         self.problems: list[Problem] = []
         self.notices: list[str] = []
         self.without_effect: dict[str, list[str]] = {}
         """Keys that change nothing here, by the reason."""
+        self.meant: set[KeyPath] = set()
+        """Keys that an unknown one most likely stands for."""
         self.reported: set[KeyPath] = set()
 
     def problem(self, key_path: KeyPath, what: str, fix: str = "") -> None:
         self.reported.add(key_path)
         self.problems.append(_place(self.document, self.options, key_path, what, fix))
 
-    # -- command line -------------------------------------------------------------------------
-
-    def override(self, arguments: Sequence[str]) -> None:
-        for option, text in _split_arguments(arguments):
-            key_path = tuple(
-                int(part) if part.isascii() and part.isdigit() else part.replace("-", "_")
-                for part in option.removeprefix("--").split(".")
-            )
-            self.options[key_path] = option
-            try:
-                value = self._value_of_option(key_path, text)
-            except UserError as error:
-                self.problem(key_path, error.problems[0].what, error.problems[0].fix)
-                continue
-            self._displace(key_path, value)
-            self._assign(key_path, value, option)
-
-    def _value_of_option(self, key_path: KeyPath, text: str | None) -> Any:
-        """An option's value: a text as it was typed where the key wants one, else read as YAML."""
-        if text is None:
-            return True
-        name = str(key_path[-1])
-        if name in _TEXT_KEYS or names_a_secret(name, _EVERY_NAME):
-            if not text:
-                raise UserError("the value is empty")
-            return None if text == "null" else text
-        return parse_scalar(text)
-
-    def _displace(self, key_path: KeyPath, value: Any) -> None:
-        """An option speaks louder than the file, by whatever name the file says otherwise."""
-        container: Any = self.values
-        for part in key_path[:-1]:
-            try:
-                container = container[part]
-            except (KeyError, IndexError, TypeError):
-                return
-        if not isinstance(container, dict):
-            return
-        renames = dialect.RENAMED if len(key_path) == 1 else dialect.RENAMED_IN_DATASETS
-        for old, rename in renames.items():
-            if rename.new == key_path[-1]:
-                container.pop(old, None)
-        for rival in dialect.RIVALS.get(str(key_path[-1]), ()):
-            if value and (rival,) not in self.options:
-                container.pop(rival, None)
-
-    def _assign(self, key_path: KeyPath, value: Any, option: str) -> None:
-        target: Any = self.values
-        for part, following in pairwise(key_path):
-            if isinstance(part, int) and isinstance(target, list) and part == len(target):
-                target.append({})
-            if isinstance(target, dict) and target.get(str(part)) is None and isinstance(part, str):
-                target[part] = [] if isinstance(following, int) else {}
-            try:
-                target = target[part]
-            except (KeyError, IndexError, TypeError):
-                self.problem(key_path, f"there is no {part!r} to set it in")
-                return
-        last = key_path[-1]
-        if isinstance(last, str) and isinstance(target, dict):
-            target[last] = value
-        elif isinstance(last, int) and isinstance(target, list) and last <= len(target):
-            target[last:] = [value, *target[last + 1 :]]
-        else:
-            self.problem(key_path, "there is nothing to set it in")
-
     # -- secrets ------------------------------------------------------------------------------
 
     def secrets(self) -> None:
         """Each is said once, as a secret; its key is not looked at again."""
-        for key_path, what, fix in find_secrets(self.values, _EVERY_NAME):
+        for key_path, what, fix in find_secrets(self.values, EVERY_NAME):
             self.problem(key_path, what, fix)
 
     # -- keys ---------------------------------------------------------------------------------
 
     def states_of_keys(self) -> dict[str, Any]:
         """The flat values in today's names, without nulls and without keys that have no effect."""
+        for key_path, what, fix in values.check_plugins(self.values.get("plugins")):
+            self.problem(key_path, what, fix)
+        for key_path, what, fix in check_distributed(self.values):
+            self.problem(key_path, what, fix)
         flat: dict[str, Any] = {}
         known = sections_of_keys()
         for key, value in self.values.items():
             self._key(
                 (key,),
-                value,
+                self._value_today(key, value, flat),
                 flat,
                 known,
                 (dialect.RENAMED, dialect.NO_EFFECT, dialect.NOT_SUPPORTED),
@@ -221,6 +156,26 @@ class _Reading:
             if name in flat and isinstance(flat[name], bool | str) and flat[name] in meanings:
                 flat[name] = meanings[flat[name]]
         return {key: value for key, value in flat.items() if value is not None}
+
+    def _value_today(self, key: str, value: Any, flat: dict[str, Any]) -> Any:
+        """The value that this one stands for; None where another key says it, or it is an error."""
+        word = value if isinstance(value, str) else None
+        if hint := values.NOT_SUPPORTED.get(key, {}).get(word):
+            self.problem((key,), f"{key}: {value} is not supported", hint)
+            return None
+        if today := values.READ_AS.get(key, {}).get(word):
+            shown = yaml.safe_dump(today.value).split("\n")[0]
+            self.notices.append(f"{key}: {value} is read as {shown} ({today.why})")
+            return today.value
+        if key in values.NEVER and value == 0 and value is not False:
+            flat.setdefault(values.NEVER[key], "no")
+            self.notices.append(f"{key}: 0 is read as {values.NEVER[key]}: no")
+            return None
+        if key == "tokens" and isinstance(value, dict):
+            self.notices.append("tokens by role are called special_tokens today")
+            self._merge(flat, (key,), "special_tokens", value)
+            return None
+        return value
 
     def _dataset(self, key_path: KeyPath, entry: Any) -> Any:
         if isinstance(entry, str):
@@ -253,7 +208,8 @@ class _Reading:
             if not is_default(key, value):
                 self.without_effect.setdefault(no_effect[key], []).append(key)
         elif key in not_supported:
-            if not dialect.is_off(value):
+            if not values.is_off(key, value):
+                self.meant.add((dialect.STANDS_FOR.get(key, ""),))
                 self.problem(key_path, f"{key} is not supported", not_supported[key])
         elif key not in known:
             self._unknown(key_path, [*known, *renamed, *no_effect, *not_supported])
@@ -263,7 +219,13 @@ class _Reading:
     def _renamed(
         self, key_path: KeyPath, value: Any, flat: dict[str, Any], rename: dialect.Rename
     ) -> None:
-        value_today = rename.convert(value)
+        try:
+            value_today = rename.convert(value) if value is not None else None
+            if value is not None and rename.convert_in:
+                value_today = rename.convert_in(self.values)
+        except ValueError as error:
+            self.problem(key_path, str(error), f"set {rename.new}")
+            return
         if value_today is None:
             return
         self.notices.append(
@@ -276,6 +238,8 @@ class _Reading:
         before = flat.get(key)
         if isinstance(before, dict) and isinstance(value, dict):
             flat[key] = {**before, **value}
+        elif isinstance(before, bool) and isinstance(value, bool):
+            flat[key] = before or value  # `fp16: false`, and `float16: true` below it
         elif before is not None and before != value:
             self.problem(
                 key_path, f"{key} is given twice: {before!r} and {value!r}", "keep one of them"
@@ -286,6 +250,7 @@ class _Reading:
     def _unknown(self, key_path: KeyPath, candidates: Sequence[str]) -> None:
         key = str(key_path[-1])
         guess = nearest(key, candidates)
+        self.meant.add((*key_path[:-1], guess or ""))
         self.problem(
             key_path, f"unknown key {key!r}", f"did you mean {guess}?" if guess else "remove it"
         )
@@ -307,7 +272,8 @@ class _Reading:
             return RunSpec.model_validate(nested)
         except ValidationError as error:
             for key_path, details in errors_by_key(error).items():
-                if key_path not in self.reported:
+                is_meant = details[0]["type"] == "missing" and key_path in self.meant
+                if key_path not in self.reported and not is_meant:
                     self._type_problem(key_path, details)
             return None
 
@@ -317,7 +283,7 @@ class _Reading:
         if first["type"] == "missing":
             self.problem(key_path, f"{key} is missing", _MISSING.get(key, "add it"))
         elif first["type"] == "extra_forbidden":
-            self._unknown(key_path, [*MappingLayout.model_fields, *SpecialTokens.model_fields])
+            self._unknown(key_path, [key for group in GROUPS for key in group.model_fields])
         else:
             self.problem(key_path, f"{key}: {mismatch(details)}", fix_of_value(key_path, details))
 
@@ -340,7 +306,7 @@ _DEFAULTS_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
 
 def is_default(key: str, value: Any) -> bool:
     """Whether a key without effect asks for nothing, so that it needs no word."""
-    return value is None or value == "" or value in _DEFAULTS_WITHOUT_EFFECT.get(key, (False,))
+    return value in (None, "", [], {}) or value in _DEFAULTS_WITHOUT_EFFECT.get(key, (False,))
 
 
 def _place(
@@ -359,53 +325,9 @@ def _by_place(problem: Problem) -> tuple[int, int]:
     return (int(parts[1]), int(parts[2])) if len(parts) == 3 and parts[1].isdigit() else (0, 0)
 
 
-def _split_arguments(arguments: Sequence[str]) -> list[tuple[str, str | None]]:
-    """``--key value``, ``--key=value``, ``--flag`` -> pairs; negative numbers are values."""
-    pairs: list[tuple[str, str | None]] = []
-    rest = list(arguments)
-    while rest:
-        option = rest.pop(0)
-        if not option.startswith("--"):
-            raise UserError(
-                Problem(
-                    f"unexpected argument {option!r}",
-                    fix="an override is --key value, e.g. --lora-r 16",
-                )
-            )
-        if "=" in option:
-            option, text = option.split("=", 1)
-            pairs.append((option, text))
-        elif rest and not rest[0].startswith("--"):
-            pairs.append((option, rest.pop(0)))
-        else:
-            pairs.append((option, None))
-    return pairs
-
-
 def _tuples(value: Any) -> Any:
     if isinstance(value, list):
         return tuple(_tuples(item) for item in value)
     if isinstance(value, dict):
         return {key: _tuples(item) for key, item in value.items() if item is not None}
     return value
-
-
-def _text_keys() -> set[str]:
-    """Keys whose value is a text and nothing else, for which the command line needs no quotes."""
-    keys: set[str] = set()
-    models = [field.annotation for field in RunSpec.model_fields.values()]
-    for model in (*models, DatasetSpec, MappingLayout, SpecialTokens):
-        for key, field in model.model_fields.items():  # type: ignore[union-attr]
-            if field.annotation in (str, str | None):
-                keys.add(key)
-    return keys
-
-
-_TEXT_KEYS = _text_keys()
-_EVERY_NAME = {
-    *sections_of_keys(),
-    *(key for model in (DatasetSpec, MappingLayout, SpecialTokens) for key in model.model_fields),
-    *(dialect.RENAMED | dialect.RENAMED_IN_DATASETS),
-    *(dialect.NO_EFFECT | dialect.NOT_SUPPORTED | dialect.NOT_SUPPORTED_IN_DATASETS),
-}
-"""Every name that means something here."""

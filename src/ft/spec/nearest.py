@@ -21,8 +21,9 @@ def nearest(name: str, candidates: Iterable[str]) -> str | None:
     slips = [plain for plain in reversed(by_plain) if _is_one_slip(wanted, plain)]
     if slips:
         return by_plain[max(slips, key=lambda plain: _likeness(wanted, plain))]
-    close = difflib.get_close_matches(wanted, list(reversed(by_plain)), n=1, cutoff=_CUTOFF)
-    return by_plain[close[0]] if close else None
+    likeness = {plain: _likeness(plain, wanted) for plain in reversed(by_plain)}
+    closest = max(likeness, key=lambda plain: likeness[plain], default="")
+    return by_plain[closest] if likeness.get(closest, 0.0) >= _CUTOFF else None
 
 
 def _plain(name: str) -> str:

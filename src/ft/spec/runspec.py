@@ -20,7 +20,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+
+from ft.spec.chat_templates import checked_chat_template
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -37,20 +39,51 @@ def _whole_from_one_up(value: float) -> float:
 Interval = Annotated[float, Field(gt=0), AfterValidator(_whole_from_one_up)]
 """Every N steps; below 1: a share of all steps."""
 
+ChatTemplateName = Annotated[str, AfterValidator(checked_chat_template)]
+
+WarmUp = Annotated[float, Field(ge=0), AfterValidator(_whole_from_one_up)]
+"""Steps; below 1: a share of all steps."""
+
+Arguments = dict[str, bool | int | float | str]
+"""Handed on by name."""
+
+Attentions = Literal[
+    "auto",
+    "flash_attention_2",
+    "flash_attention_3",
+    "flash_attention_4",
+    "flash_attention_torch",
+    "flex_attention",
+    "xformers",
+    "sage",
+    "fp8",
+    "varlen",
+    "sdpa",
+    "eager",
+]
+HubKernel = Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+(@[\w.-]+)?(:[\w.-]+)?$")]
+"""A kernel repository of the hub: owner/name, with a revision or a function of it."""
+
 Optimizers = Literal[
     "adamw_torch",
     "adamw_torch_fused",
+    "adamw_torch_4bit",
     "adamw_bnb_8bit",
     "adamw_8bit",
     "paged_adamw",
     "paged_adamw_8bit",
     "paged_adamw_32bit",
+    "ademamix",
+    "ademamix_8bit",
+    "paged_ademamix_8bit",
+    "paged_ademamix_32bit",
     "lion_8bit",
     "lion_32bit",
     "paged_lion_8bit",
     "paged_lion_32bit",
     "rmsprop",
     "rmsprop_bnb_8bit",
+    "rmsprop_bnb_32bit",
     "adafactor",
     "adagrad",
     "sgd",
@@ -63,6 +96,11 @@ Schedules = Literal[
     "cosine_with_restarts",
     "polynomial",
     "inverse_sqrt",
+    "cosine_with_min_lr",
+    "cosine_warmup_with_min_lr",
+    "warmup_stable_decay",
+    "one_cycle",
+    "rex",
 ]
 
 
@@ -97,16 +135,23 @@ class ModelSpec(Section):
         description="Begin with random weights drawn from this seed; base_model is then a folder "
         "of config.json and a tokenizer.",
     )
-    trust_remote_code: Literal[False] = Field(
-        False, description="Only false: code from a model repository is never run."
-    )
     load_in_4bit: bool = Field(
         False, description="Hold the frozen base in 4 bits (NF4, double quantization)."
     )
     load_in_8bit: bool = Field(False, description="Hold the frozen base in 8 bits (LLM.int8).")
-    attn_implementation: Literal[
-        "auto", "flash_attention_2", "xformers", "varlen", "sdpa", "eager"
-    ] = Field("auto", description="Attention backend; what is missing falls back, with a word.")
+    model_quantization_config: Literal["Mxfp4Config"] | None = Field(
+        None, description="The checkpoint's own format, MXFP4 (gpt-oss), read as plain weights."
+    )
+    model_quantization_config_kwargs: dict[str, bool] = Field(
+        default_factory=dict, description="dequantize: true; goes with model_quantization_config."
+    )
+    quantize_moe_experts: bool = Field(
+        False,
+        description="Hold the experts of a mixture in 4 or 8 bits too. They are read plain first.",
+    )
+    attn_implementation: Attentions | HubKernel = Field(
+        "auto", description="Attention backend; what is missing falls back, with a word."
+    )
     special_tokens: SpecialTokens = Field(
         SpecialTokens(), description="Special tokens to set on the tokenizer."
     )
@@ -137,11 +182,14 @@ class AdapterSpec(Section):
         0.0, description="Dropout on the adapter's input."
     )
     lora_target_modules: Names = Field(
-        (), description="Names of the linear layers that get an adapter."
+        (),
+        description="Names of the linear layers that get an adapter, or a regular expression that "
+        "matches their whole paths.",
     )
     lora_target_linear: bool | None = Field(
         None, description="An adapter on every linear layer but the output head."
     )
+    peft_use_rslora: bool = Field(False, description="Scale of the update: alpha / sqrt(r).")
     lora_fan_in_fan_out: bool | None = Field(
         None, description="Weights are stored transposed (GPT-2's Conv1D)."
     )
@@ -149,6 +197,11 @@ class AdapterSpec(Section):
         (), description="Modules trained and saved whole beside the adapter."
     )
     lora_model_dir: str | None = Field(None, description="Adapter folder to go on from.")
+    unfrozen_parameters: Names = Field(
+        (),
+        description="Without an adapter: train these parameters alone; each is matched as a "
+        "regular expression from a name's beginning.",
+    )
 
 
 class MappingLayout(Section):
@@ -164,11 +217,45 @@ class MappingLayout(Section):
     no_input_format: str = Field("{instruction} ", description="The prompt, if there is no input.")
 
 
+class PreferenceMapping(Section):
+    """`type:` as a mapping for preference records: two answers, or one that is judged (kto)."""
+
+    field_system: str = Field("system", description="Field of the system text.")
+    field_prompt: str = Field("prompt", description="Field of the prompt.")
+    field_chosen: str = Field("chosen", description="Field of the better answer.")
+    field_rejected: str = Field("rejected", description="Field of the worse answer.")
+    field_completion: str = Field("completion", description="kto: field of the judged answer.")
+    field_label: str = Field("label", description="kto: field that says if the answer is good.")
+    prompt_format: str = Field("{prompt}", description="The prompt; {system} is empty if missing.")
+    chosen_format: str = Field("{chosen}", description="How the better answer is written.")
+    rejected_format: str = Field("{rejected}", description="How the worse answer is written.")
+    completion_format: str = Field("{completion}", description="kto: how the answer is written.")
+
+
+PREFERENCE_KEYS = frozenset(PreferenceMapping.model_fields) - frozenset(MappingLayout.model_fields)
+"""Keys by which a `type:` says that it lays out preference records."""
+
+
+def _kind_of_mapping(value: Any) -> str:
+    """Which mapping a `type:` is; keys that both know leave it with the supervised one."""
+    if isinstance(value, Section):
+        return type(value).__name__
+    is_preference = isinstance(value, dict) and not PREFERENCE_KEYS.isdisjoint(value)
+    return (PreferenceMapping if is_preference else MappingLayout).__name__
+
+
+Mappings = Annotated[
+    Annotated[MappingLayout, Tag("MappingLayout")]
+    | Annotated[PreferenceMapping, Tag("PreferenceMapping")],
+    Discriminator(_kind_of_mapping),
+]
+
+
 class DatasetSpec(Section):
     """One entry of `datasets:` or `test_datasets:`."""
 
     path: str = Field(description="A file, a folder, or a hub data set's name.")
-    type: str | MappingLayout | None = Field(
+    type: str | Mappings | None = Field(
         None, description="The prompt strategy; nothing for records that hold input_ids."
     )
     name: str | None = Field(None, description="Configuration of a hub data set.")
@@ -183,17 +270,69 @@ class DatasetSpec(Section):
     field: str | None = Field(None, description="completion: the field that holds the text.")
     field_messages: str = Field("messages", description="chat_template: field of the turns.")
     field_system: str = Field("system", description="chat_template: field of a system text.")
+    field_tools: str = Field(
+        "tools", description="chat_template: field of the tools, a list or its JSON."
+    )
+    field_thinking: str = Field(
+        "reasoning_content", description="chat_template: property of a turn's reasoning."
+    )
+    template_thinking_key: str = Field(
+        "reasoning_content", description="chat_template: the reasoning's name in the template."
+    )
+    split_thinking: bool = Field(
+        False, description="chat_template: take reasoning tags in an answer for its reasoning."
+    )
+    drop_system_message: bool = Field(
+        False, description="chat_template: leave the system text out."
+    )
     message_property_mappings: dict[str, str] = Field(
         default_factory=dict, description="chat_template: our property -> the record's name."
+    )
+    message_field_training: str | None = Field(
+        None, description="chat_template: property that says whether a turn is trained."
+    )
+    message_field_training_detail: str | None = Field(
+        None,
+        description="chat_template: property that holds the spans of a turn that are trained: "
+        "[{begin_offset, end_offset, train}], offsets in characters, both inclusive.",
     )
     roles: dict[str, Names] = Field(
         default_factory=dict, description="chat_template: role -> the names it has in records."
     )
-    roles_to_train: Names = Field(("assistant",), description="chat_template: trained roles.")
-    train_on_eos: Literal["turn", "all", "last", "none"] = Field(
-        "turn", description="chat_template: which end tokens are trained."
+    roles_to_train: Names = Field(
+        ("assistant",),
+        description="chat_template: trained roles; [] = the last turn of each record alone, "
+        "unless turns say themselves what is trained.",
     )
-    chat_template: str | None = Field(None, description="Chat template of this data set.")
+    train_on_eos: Literal["turn", "all", "last", "none"] = Field(
+        "turn",
+        description="chat_template: which end tokens are trained: those of trained turns, all, "
+        "the last one, none.",
+    )
+    train_on_eot: Literal["turn", "all", "last", "none"] | None = Field(
+        None, description="chat_template: the same for eot_tokens; default train_on_eos."
+    )
+    chat_template: ChatTemplateName | None = Field(
+        None, description="Chat template of this data set."
+    )
+    chat_template_jinja: str | None = Field(
+        None, description="Text or file of this data set's own chat template."
+    )
+    field_chosen: str = Field(
+        "chosen", description="dpo chat_template: field of the better answer."
+    )
+    field_rejected: str = Field(
+        "rejected", description="dpo chat_template: field of the worse answer."
+    )
+    step_separator: str = Field(
+        "\n", description="stepwise_supervised: written behind every step; its end is labeled."
+    )
+    max_completion_length: Count | None = Field(
+        None, description="stepwise_supervised: tokens that all steps together may have."
+    )
+    train_on_last_step_only: bool = Field(
+        False, description="stepwise_supervised: only the last step's label counts."
+    )
 
 
 class DataSpec(Section):
@@ -214,25 +353,67 @@ class DataSpec(Section):
     max_drop: Share = Field(
         0.01, description="Share of records that may be lost without your consent."
     )
-    shuffle_merged_datasets: bool = Field(True, description="Shuffle once, before the split.")
-    chat_template: str = Field(
-        "tokenizer_default", description="tokenizer_default, chatml, or jinja with its template."
+    dataset_prepared_path: str | None = Field(
+        None,
+        description="Folder of the tokenized cache; default ft/tokenized in the user's cache "
+        "folder ($XDG_CACHE_HOME, or ~/.cache).",
     )
-    chat_template_jinja: str | None = Field(None, description="A chat template's own text.")
+    dataset_num_proc: Count | None = Field(
+        None, description="Processes that tokenize; default one a core, where there is much to do."
+    )
+    shuffle_merged_datasets: bool = Field(True, description="Shuffle once, before the split.")
+    chat_template: ChatTemplateName = Field(
+        "tokenizer_default",
+        description="tokenizer_default, the name of a template, jinja with chat_template_jinja, "
+        "or tokenizer_default_fallback_NAME.",
+    )
+    chat_template_jinja: str | None = Field(
+        None, description="Text or file of a chat template of your own."
+    )
+    chat_template_kwargs: dict[str, Any] = Field(
+        default_factory=dict, description="Variables for the chat template: enable_thinking, ..."
+    )
     eot_tokens: Names = Field((), description="End-of-turn tokens, if they are not the eos token.")
 
 
 class TrainingSpec(Section):
     """How it learns."""
 
-    micro_batch_size: Count = Field(1, description="Records in one forward pass, a process.")
+    micro_batch_size: Count = Field(
+        1, description="Records (or packs) in one forward pass, a process."
+    )
     gradient_accumulation_steps: Count = Field(1, description="Forward passes a step.")
+    sample_packing: bool = Field(
+        False,
+        description="Several records in each row, in packs of sequence_len tokens; none sees "
+        "another. A step then holds more records, so an epoch has fewer steps.",
+    )
+    group_by_length: bool = Field(
+        False, description="Records of similar length in the same step: fewer pad tokens."
+    )
     num_epochs: Annotated[float, Field(gt=0)] = Field(1.0, description="Passes over the data.")
     max_steps: Count | None = Field(None, description="Stop after so many optimizer steps.")
     learning_rate: Annotated[float, Field(gt=0)] = Field(description="Peak learning rate.")
     optimizer: Optimizers = Field("adamw_torch_fused", description="Optimizer.")
+    optim_args: Arguments = Field(
+        default_factory=dict, description="Further arguments of the optimizer, by its own names."
+    )
     lr_scheduler: Schedules = Field("cosine", description="Course of the learning rate.")
-    warmup_steps: Annotated[int, Field(ge=0)] | None = Field(None, description="Warm-up, steps.")
+    lr_scheduler_kwargs: Arguments = Field(
+        default_factory=dict, description="Further arguments of the schedule, by its own names."
+    )
+    cosine_min_lr_ratio: Share | None = Field(
+        None, description="cosine, rex: the lowest rate, as a share of learning_rate."
+    )
+    cosine_constant_lr_ratio: Share | None = Field(
+        None, description="cosine: the lowest rate is reached after this share of all steps."
+    )
+    lr_quadratic_warmup: bool = Field(
+        False, description="cosine: the warm-up rises with the square of the step."
+    )
+    warmup_steps: WarmUp | None = Field(
+        None, description="Warm-up, steps; below 1: a share of all steps."
+    )
     warmup_ratio: Share | None = Field(None, description="Warm-up, share of all steps.")
     weight_decay: Annotated[float, Field(ge=0.0)] = Field(0.0, description="Decoupled decay.")
     adam_beta1: Decay = Field(0.9, description="Decay of the first moment.")
@@ -261,6 +442,9 @@ class EvaluationSpec(Section):
     )
     eval_batch_size: Count | None = Field(
         None, description="Records a forward pass in evaluation; default micro_batch_size."
+    )
+    eval_sample_packing: bool | None = Field(
+        None, description="Pack the held-out records too; default sample_packing. Same loss."
     )
     early_stopping_patience: Count | None = Field(
         None, description="Stop after so many evaluations without a better loss."

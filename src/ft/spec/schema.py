@@ -7,6 +7,7 @@ from typing import Any
 from ft.spec.dialect import MEANINGS, OFF
 from ft.spec.key_table import Key, key_table
 from ft.spec.runspec import DatasetSpec, RunSpec
+from ft.spec.values import ASKS_FOR_NOTHING, NEVER, READ_AS
 
 _Schema = dict[str, Any]
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -48,6 +49,7 @@ def json_schema() -> _Schema:
 _PREFIXES = {
     DatasetSpec.__name__: "datasets.",
     "MappingLayout": "datasets.type.",
+    "PreferenceMapping": "datasets.type.",
     "SpecialTokens": "special_tokens.",
 }
 
@@ -68,7 +70,9 @@ def _with_states(properties: _Schema, prefix: str) -> _Schema:
         if not key.name.startswith(prefix) or "." in name:
             continue
         if key.state == "works":
-            described[name] = _working(properties[name], key, MEANINGS.get(name, {}))
+            if name not in properties:
+                continue  # two kinds of mapping share a prefix
+            described[name] = _working(properties[name], key, _other_values(name))
             for old in key.old_names:
                 described[old.removeprefix(prefix)] = {
                     "description": f"Old name of {name}.",
@@ -79,23 +83,27 @@ def _with_states(properties: _Schema, prefix: str) -> _Schema:
             described[name] = {"description": description, "deprecated": True}
         else:
             description = f"Not supported: {key.instead}."
-            described[name] = {
-                "description": description,
-                "deprecated": True,
-                "enum": [value for value in OFF if not isinstance(value, tuple)],
-            }
+            off = [value for value in OFF if not isinstance(value, tuple)]
+            values = {} if name in ASKS_FOR_NOTHING else {"enum": off}
+            described[name] = {"description": description, "deprecated": True, **values}
     return described
 
 
-def _working(schema: _Schema, key: Key, meanings: dict[bool | str, Any]) -> _Schema:
+def _other_values(name: str) -> list[Any]:
+    """Values that are read as others."""
+    return [*MEANINGS.get(name, {}), *READ_AS.get(name, {}), *([0] if name in NEVER else [])]
+
+
+def _working(schema: _Schema, key: Key, other_values: list[Any]) -> _Schema:
     """A key's own schema, null allowed, with the description first."""
     rest = {name: value for name, value in schema.items() if name not in ("title", "description")}
     default = {"default": rest.pop("default")} if "default" in rest else {}
     branches = rest.pop("anyOf") if set(rest) == {"anyOf"} else [rest]
+    branches = [each for branch in branches for each in branch.get("oneOf", [branch])]
     if not key.is_required and {"type": "null"} not in branches:
         branches = [*branches, {"type": "null"}]
-    if meanings:
-        branches = [*branches, {"enum": list(meanings)}]
+    if other_values:
+        branches = [*branches, {"enum": other_values}]
     unit = f" Unit: {key.unit}." if key.unit else ""
     words = {"description": key.sentence + unit}
     kind = branches[0] if len(branches) == 1 else {"anyOf": branches}

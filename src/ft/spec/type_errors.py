@@ -14,16 +14,21 @@ from ft.spec.document import KeyPath, parse_scalar
 from ft.spec.nearest import nearest
 from ft.spec.secrets import hide
 
-_UNION_MEMBERS = {"str", "bool", "int", "float", "MappingLayout"}
+_UNION_MEMBERS = {"str", "bool", "int", "float", "MappingLayout", "PreferenceMapping"}
 
 
-def errors_by_key(error: ValidationError) -> dict[KeyPath, list[ErrorDetails]]:
-    """The errors of each key; pydantic reports each member of a union that it tried by itself."""
+def errors_by_key(error: ValidationError, *, skip: int = 1) -> dict[KeyPath, list[ErrorDetails]]:
+    """The errors of each key; pydantic reports each member of a union that it tried by itself.
+
+    Args:
+        error: What pydantic raised.
+        skip: Parts of each place to leave out at the front: the section of RunSpec.
+    """
     grouped: dict[KeyPath, list[ErrorDetails]] = {}
     for detail in error.errors():
         key_path = tuple(
             part
-            for part in detail["loc"][1:]  # without the section
+            for part in detail["loc"][skip:]
             if isinstance(part, int) or (part.isidentifier() and part not in _UNION_MEMBERS)
         )
         grouped.setdefault(key_path, []).append(detail)
@@ -43,6 +48,7 @@ _PLAIN_WORDS = {
     "tuple_type": "a list",
     "too_short": "a list with at least one entry",
     "dict_type": "`key: value` lines",
+    "string_pattern_mismatch": "owner/name on the hub",
     "model_type": "`key: value` lines",
 }
 _BOUNDS = {

@@ -1,9 +1,9 @@
-"""Optimizers and learning-rate schedules by the dialect's names."""
+"""Optimizers by the dialect's names."""
 
 from __future__ import annotations
 
 import importlib
-import math
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch.nn import Parameter
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-from transformers import get_scheduler
 
+from ft.runtime.errors import Problem, UserError
 from ft.spec import TrainingSpec
 
 
@@ -26,15 +25,21 @@ class _Kind:
     takes_betas: bool = True
     takes_eps: bool = True
     extra: dict[str, Any] = field(default_factory=dict)
+    further_betas: tuple[float, ...] = ()
+    """Behind adam_beta1 and adam_beta2."""
     unpaged: str = ""
     """Its name without paging, which only CUDA has."""
+    library: str = ""
+    """What must be installed for it, beyond what ft requires."""
 
 
 _BNB = "bitsandbytes.optim"
+_THREE_BETAS = (0.9999,)
 
 OPTIMIZERS: dict[str, _Kind] = {
     "adamw_torch": _Kind("torch.optim", "AdamW"),
     "adamw_torch_fused": _Kind("torch.optim", "AdamW", extra={"fused": True}),
+    "adamw_torch_4bit": _Kind("ft.train.four_bit", "PlainAdamW4bit", library="torchao"),
     "sgd": _Kind("torch.optim", "SGD", takes_betas=False, takes_eps=False),
     "rmsprop": _Kind("torch.optim", "RMSprop", takes_betas=False),
     "adagrad": _Kind("torch.optim", "Adagrad", takes_betas=False),
@@ -51,11 +56,20 @@ OPTIMIZERS: dict[str, _Kind] = {
     "paged_adamw_8bit": _Kind(_BNB, "PagedAdamW8bit", unpaged="AdamW8bit"),
     "paged_adamw_32bit": _Kind(_BNB, "PagedAdamW32bit", unpaged="AdamW32bit"),
     "paged_adamw": _Kind(_BNB, "PagedAdamW32bit", unpaged="AdamW32bit"),
+    "ademamix": _Kind(_BNB, "AdEMAMix", further_betas=_THREE_BETAS),
+    "ademamix_8bit": _Kind(_BNB, "AdEMAMix8bit", further_betas=_THREE_BETAS),
+    "paged_ademamix_32bit": _Kind(
+        _BNB, "PagedAdEMAMix", further_betas=_THREE_BETAS, unpaged="AdEMAMix"
+    ),  # bitsandbytes' classes with 32bit in their name lack the second slow moment
+    "paged_ademamix_8bit": _Kind(
+        _BNB, "PagedAdEMAMix8bit", further_betas=_THREE_BETAS, unpaged="AdEMAMix8bit"
+    ),
     "lion_32bit": _Kind(_BNB, "Lion32bit", takes_eps=False),
     "lion_8bit": _Kind(_BNB, "Lion8bit", takes_eps=False),
     "paged_lion_32bit": _Kind(_BNB, "PagedLion32bit", takes_eps=False, unpaged="Lion32bit"),
     "paged_lion_8bit": _Kind(_BNB, "PagedLion8bit", takes_eps=False, unpaged="Lion8bit"),
     "rmsprop_bnb_8bit": _Kind(_BNB, "RMSprop8bit", takes_betas=False),
+    "rmsprop_bnb_32bit": _Kind(_BNB, "RMSprop32bit", takes_betas=False),
 }
 
 
@@ -66,36 +80,40 @@ def build_optimizer(
 
     Matrices decay, vectors (biases, norms) do not. Paged optimizers need CUDA's unified memory;
     elsewhere their plain forms compute the same.
+
+    Raises:
+        UserError: its library is not installed, or it does not take what optim_args names.
     """
     kind = OPTIMIZERS[spec.optimizer]
     name = kind.unpaged if kind.unpaged and device.type != "cuda" else kind.cls
-    optimizer_class = getattr(importlib.import_module(kind.module), name)
+    optimizer_class = getattr(_module(spec.optimizer, kind), name)
     options: dict[str, Any] = {"lr": spec.learning_rate, **kind.extra}
     if kind.takes_betas:
-        options["betas"] = (spec.adam_beta1, spec.adam_beta2)
+        options["betas"] = (spec.adam_beta1, spec.adam_beta2, *kind.further_betas)
     if kind.takes_eps:
         options["eps"] = spec.adam_epsilon
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": spec.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    optimizer: Optimizer = optimizer_class([g for g in groups if g["params"]], **options)
+    try:
+        optimizer: Optimizer = optimizer_class(
+            [g for g in groups if g["params"]], **options, **spec.optim_args
+        )
+    except (TypeError, ValueError) as error:
+        if not spec.optim_args:
+            raise
+        fix = f"remove what {spec.optimizer} does not take, or what another key says"
+        raise UserError(Problem(f"optim_args of {spec.optimizer}: {error}", fix=fix)) from error
     return optimizer
 
 
-def build_schedule(spec: TrainingSpec, optimizer: Optimizer, num_steps: int) -> LRScheduler:
-    """The learning rate's course over the run, advanced once an optimizer step."""
-    schedule: LRScheduler = get_scheduler(
-        spec.lr_scheduler,
-        optimizer,
-        num_warmup_steps=num_warmup_steps(spec, num_steps),
-        num_training_steps=num_steps,
-    )
-    return schedule
-
-
-def num_warmup_steps(spec: TrainingSpec, num_steps: int) -> int:
-    """Warm-up in optimizer steps, from warmup_steps or warmup_ratio (rounded up)."""
-    if spec.warmup_steps is not None:
-        return spec.warmup_steps
-    return math.ceil((spec.warmup_ratio or 0.0) * num_steps)
+def _module(optimizer: str, kind: _Kind) -> Any:
+    if kind.library and importlib.util.find_spec(kind.library) is None:
+        raise UserError(
+            Problem(
+                f"optimizer: {optimizer} needs {kind.library}, which is not installed",
+                fix=f"pip install {kind.library}, or use adamw_bnb_8bit",
+            )
+        )
+    return importlib.import_module(kind.module)
