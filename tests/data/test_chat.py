@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 import tiny
 from ft.data.layout import StrategyOptions
@@ -62,7 +63,7 @@ def trained_runs(layout, record) -> list[str]:
 
 
 def text_of(layout, record) -> str:
-    return "".join(segment.text for segment in layout.render(record).segments)
+    return layout.render(record).text
 
 
 def test_assistant_turns_are_trained_with_their_end_token_though_it_is_the_pad_token():
@@ -164,8 +165,9 @@ def test_an_end_token_that_is_not_the_eos_token_has_to_be_named():
     assert trained_runs(chat(template=GEMMA_LIKE), record) == ["Paris."]
     named = chat(template=GEMMA_LIKE, eot_tokens=("<|endoftext|>",))
     assert trained_runs(named, record) == ["Paris.<|endoftext|>"]
+    in_words = GEMMA_LIKE.replace("<|endoftext|>", "<end_of_turn>")
     with pytest.raises(UserError, match="eot_tokens: '<end_of_turn>' is"):
-        chat(eot_tokens=("<end_of_turn>",))
+        chat(template=in_words, eot_tokens=("<end_of_turn>",))
 
 
 @pytest.mark.parametrize(
@@ -193,7 +195,7 @@ def test_what_the_template_refuses_is_a_lost_record():
 def test_templates_that_are_not_there():
     with pytest.raises(UserError, match="no chat template"):
         chat(tiny.gpt2_tokenizer())
-    with pytest.raises(UserError, match="no chat template 'chatmll'"):
+    with pytest.raises(ValidationError, match="did you mean chatml"):
         chat(chat_template="chatmll")
     with pytest.raises(UserError, match="chat_template_jinja:2"):
         chat(template="{% for m in messages %}\n{{ m['role' }}{% endfor %}")

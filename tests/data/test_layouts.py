@@ -176,3 +176,119 @@ def test_padding_of_tokenized_records_is_taken_off():
 def test_unsound_tokenized_records_are_refused(record, what):
     with pytest.raises(RecordError, match=what):
         strategy_of(None).render(record)
+
+
+@pytest.mark.parametrize(
+    ("layout", "record", "prompt"),
+    [
+        ("alpaca_w_system", {"instruction": "I", "output": "R"}, "USER: I\nASSISTANT:"),
+        (
+            "jeopardy:chat",
+            {"question": "Q", "category": None, "answer": "A"},
+            "USER: Q\nASSISTANT:",
+        ),
+        ("alpaca_chat.load_no_prompt", {"instruction": 5, "output": "R"}, "USER: 5\nASSISTANT:"),
+    ],
+)
+def test_optional_fields_may_be_missing_and_numbers_are_written_out(layout, record, prompt):
+    assert texts(layout, record)[0].endswith(prompt)
+
+
+@pytest.mark.parametrize(
+    ("layout", "record", "reason"),
+    [
+        ("alpaca", {"instruction": None, "output": "R"}, "field 'instruction' is null"),
+        ("alpaca", {"instruction": "I"}, "missing field 'output'"),
+        ("concisechoice", {"question": "Q", "choices": "ab", "solution": "S"}, "no list"),
+        ("concisechoice", {"question": "Q", "choices": [["a"]], "solution": "S"}, "a choice is no"),
+        ("explainchoice", {"question": "Q", "choices": ["a"]}, "missing field 'explanation'"),
+        ("creative_acr.load_critique", {"instruction": "I", "answer": "A"}, "field 'scores'"),
+        ("input_output", {"segments": ["a"]}, "something else than objects"),
+        ("input_output", {"segments": [{"label": True, "text": None}]}, "field 'text' is null"),
+        ("input_output", {"text": "a"}, "missing field 'segments'"),
+        ("pygmalion", {"conversations": [{"role": "gpt", "value": "a"}]}, "unknown role 'gpt'"),
+    ],
+)
+def test_what_a_layout_cannot_use_is_refused(layout, record, reason):
+    with pytest.raises(RecordError, match=reason):
+        texts(layout, record)
+
+
+def test_a_null_response_leaves_the_prompt_to_train_where_inputs_are_trained():
+    options = StrategyOptions(sequence_len=128, train_on_inputs=True)
+    record = {"instruction": "I", "output": None}
+    for layout in ("alpaca", MappingLayout()):
+        prompt, response = strategy_of(layout, options).render(record).segments
+        assert prompt.is_trained
+        assert response.text == ""
+
+
+def test_unknown_styles_are_refused_and_layouts_are_named():
+    with pytest.raises(
+        UserError, match=r"(?s)no prompt strategy 'alpaca:vicuna'.*built in: alpaca,"
+    ):
+        check_strategy(DatasetSpec(path="-", type="alpaca:vicuna"), Path())
+
+
+def talk(*turns) -> dict:
+    return {"conversations": [{"from": role, "value": text} for role, text in turns]}
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (talk(("human", "a")), "no question and answer"),
+        (talk(("human", "a"), ("human", "b")), "do not alternate"),
+        (talk(("user", "a"), ("gpt", "b")), "unknown role 'user'"),
+        (talk(("human", "a"), ("gpt", "")), "no answer"),
+        (talk(("human", "a"), ("gpt", "b [/INST] c")), "tokenized differently"),
+    ],
+)
+def test_llama2_chat_refuses_what_it_cannot_mask(record, reason):
+    with pytest.raises(RecordError, match=reason):
+        strategy_of("llama2_chat", tokenizer=tiny.llama_tokenizer()).render(record)
+
+
+def test_llama2_chat_wants_a_tokenizer_of_its_kind():
+    with pytest.raises(UserError, match=r"(?s)writes <s> and </s>.*type: chat_template"):
+        strategy_of("llama2_chat", tokenizer=tiny.gpt2_tokenizer())
+
+
+def test_llama2_chat_is_cut_and_owns_up_to_it():
+    tokenizer = tiny.llama_tokenizer()
+    layout = strategy_of("llama2_chat", StrategyOptions(sequence_len=100), tokenizer)
+    row = layout.render(talk(("system", "s"), ("human", "a"), ("gpt", "The capital " * 60)))
+    assert len(row.input_ids) == 100
+    assert row.num_wanted > 100
+
+
+PROMPTS = [
+    (
+        "llama2_chat",
+        talk(("human", "a"), ("gpt", "b"), ("human", "c"), ("gpt", "d")),
+        talk(("human", "a"), ("gpt", "b"), ("human", "c")),
+    ),
+    (
+        "pygmalion",
+        {"conversations": [{"role": "human", "value": "a"}, {"role": "bot", "value": "d"}]},
+        {"conversations": [{"role": "human", "value": "a"}]},
+    ),
+    (
+        "input_output",
+        {"segments": [{"label": False, "text": "a"}, {"label": True, "text": "d"}]},
+        {"segments": [{"label": False, "text": "a"}]},
+    ),
+]
+
+
+@pytest.mark.parametrize(("layout", "record", "asked"), PROMPTS, ids=[each[0] for each in PROMPTS])
+def test_a_conversation_is_asked_as_it_was_trained(layout, record, asked):
+    tokenizer = tiny.llama_tokenizer()
+    strategy = strategy_of(layout, StrategyOptions(512), tokenizer)
+    (row,) = tokenize([strategy.render(record)], tokenizer)[0]
+    start = max(p for p, label in enumerate(row.labels) if label == IGNORE_INDEX) + 1
+    for given in (record, asked):
+        (prompt,) = tokenize([strategy.render_prompt(given)], tokenizer)[0]
+        assert prompt.input_ids == row.input_ids[:start]
+    question = tokenize([strategy.render_prompt({"prompt": "a"})], tokenizer)[0][0]
+    assert question.input_ids

@@ -40,7 +40,7 @@ def segments(record):
 def prepare(folder: Path, record, tokenizer, layout, **keys):
     (folder / "data.jsonl").write_text(json.dumps(record) + "\n")
     spec = DatasetSpec(path="data.jsonl", type=layout, **keys)
-    data = DataSpec(datasets=(spec,), sequence_len=256)
+    data = DataSpec(datasets=(spec,), sequence_len=512)
     return prepare_data(data, tokenizer=tokenizer, seed=0, base_dir=folder)
 
 
@@ -124,6 +124,51 @@ def test_a_named_chat_template_travels_with_the_run(tmp_path):
     assert "<|im_start|>" in layout.chat_template
     text = tokenizer.decode(layout.encode_prompt({"prompt": "Hi"}, tokenizer))
     assert text == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_a_model_trained_on_reasoning_begins_with_its_reasoning(tmp_path):
+    tokenizer = tiny.chatml_tokenizer()
+    answer = {"role": "assistant", "content": "Paris.", "why": "It is."}
+    record = {"messages": [CHAT["messages"][0], answer]}
+    keys = {"chat_template": "qwen3", "field_thinking": "why"}
+    prepared = prepare(tmp_path, record, tokenizer, "chat_template", **keys)
+    prompt_ids, _ = split_response(prepared.train[0].input_ids, prepared.train[0].labels)
+    layout = travelled(prepared.layouts[0])
+    assert layout.encode_prompt({"prompt": "What is the largest city?"}, tokenizer) == prompt_ids
+    assert tokenizer.decode(prompt_ids).endswith("<|im_start|>assistant\n<think>\n")
+    (plain,) = prepare(tmp_path, CHAT, tokenizer, "chat_template", chat_template="qwen3").layouts
+    text = tokenizer.decode(travelled(plain).encode_prompt({"prompt": "Hi"}, tokenizer))
+    assert text.endswith("<think>\n\n</think>\n\n")
+
+
+def test_tools_are_asked_with_as_they_were_trained_with(tmp_path):
+    tokenizer = tiny.chatml_tokenizer()
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": {}}}]
+    record = {**CHAT, "functions": tools}
+    keys = {"chat_template": "qwen_25", "field_tools": "functions"}
+    prepared = prepare(tmp_path, record, tokenizer, "chat_template", **keys)
+    prompt_ids, _ = split_response(prepared.train[0].input_ids, prepared.train[0].labels)
+    layout = travelled(prepared.layouts[0])
+    asked = {**record, "messages": CHAT["messages"][:1]}
+    assert layout.encode_prompt(asked, tokenizer) == prompt_ids
+    question = {"prompt": "What is the largest city?", "system": "Be brief.", "functions": tools}
+    assert layout.encode_prompt(question, tokenizer) == prompt_ids
+
+
+def test_variables_of_the_template_travel_with_the_run(tmp_path):
+    (tmp_path / "data.jsonl").write_text(json.dumps(CHAT) + "\n")
+    spec = DatasetSpec(path="data.jsonl", type="chat_template")
+    data = DataSpec(
+        datasets=(spec,),
+        chat_template="jinja",
+        chat_template_jinja="{% for m in messages %}{{ mood }}: {{ m.content }}<|im_end|>{% endfor %}",
+        chat_template_kwargs={"mood": "calm"},
+        sequence_len=256,
+    )
+    tokenizer = tiny.chatml_tokenizer()
+    (layout,) = prepare_data(data, tokenizer=tokenizer, seed=0, base_dir=tmp_path).layouts
+    ids = travelled(layout).encode_prompt({"prompt": "Hi"}, tokenizer)
+    assert tokenizer.decode(ids) == "calm: Hi<|im_end|>calm: "
 
 
 def test_fields_of_the_classic_strategy_file_are_found_by_trying(tmp_path, any_tokenizer):

@@ -289,3 +289,237 @@ def test_what_tokenize_prompt_gets_wrong_costs_the_record(tmp_path, result, what
     with pytest.raises(RecordError, match=what):
         rows("mine", record, folder)
     assert record == RECORD
+
+
+def layout_of(tmp_path, text, record, tokenizer=None, **options):
+    folder = write(tmp_path, text)
+    return rows("mine", record, folder, tokenizer, StrategyOptions(128, **options))
+
+
+def test_a_strategy_may_change_how_its_texts_are_tokenized(tmp_path):
+    text = """
+        from axolotl.prompt_strategies.alpaca_chat import load as load_chat
+        from axolotl.prompt_tokenizers import AlpacaPromptTokenizingStrategy
+        from axolotl.prompters import AlpacaPrompter, PromptStyle
+
+        class Latent(AlpacaPromptTokenizingStrategy):
+            def _tokenize(self, prompt, add_eos_token=True, strip_bos_token=False):
+                result = super()._tokenize(prompt, add_eos_token, strip_bos_token)
+                result["input_ids"] = [7] + result["input_ids"]
+                result["attention_mask"] = [1] + result.attention_mask
+                return result
+
+        def load(tokenizer, cfg):
+            return Latent(AlpacaPrompter("chat"), tokenizer, cfg.train_on_inputs, cfg.sequence_len)
+    """
+    record = {"instruction": "I", "output": "R"}
+    (row,) = layout_of(tmp_path, text, record)
+    (plain,) = rows("alpaca:chat", record)
+    start = plain.labels.index(next(label for label in plain.labels if label != IGNORE_INDEX))
+    assert row.input_ids == [7, *plain.input_ids[:start], 7, *plain.input_ids[start:]]
+    assert row.labels == [IGNORE_INDEX, *plain.labels[:start], 7, *plain.labels[start:]]
+
+
+def test_a_prompter_of_its_own_formats(tmp_path):
+    text = """
+        from axolotl.prompt_tokenizers import InstructionPromptTokenizingStrategy
+        from axolotl.prompters import AlpacaPrompter
+
+        class Bare(AlpacaPrompter):
+            system_prompt = system_no_input_prompt = "S|"
+
+            def match_prompt_style(self):
+                self.turn_format = "{instruction}/{input}:"
+                self.turn_no_input_format = "{instruction}:"
+
+        class Mine(InstructionPromptTokenizingStrategy):
+            def parse_instruction_fields(self, prompt):
+                return prompt["question"], "", prompt["answer"]
+
+        def load(tokenizer, cfg):
+            return Mine(Bare(), tokenizer, cfg.train_on_inputs, cfg.sequence_len)
+    """
+    tokenizer = tiny.gpt2_tokenizer()
+    (row,) = layout_of(tmp_path, text, RECORD, tokenizer)
+    assert tokenizer.decode(row.input_ids) == "S|How many?:SELECT 1<|endoftext|>"
+
+
+SYSTEM_RECORD = {"instruction": "I", "input": "X", "output": "R", "system": "S"}
+ORCA_RECORD = {"question": "Q", "response": "R", "system_prompt": "S"}
+
+
+@pytest.mark.parametrize(
+    ("module", "strategy", "prompter", "type_name", "record"),
+    [
+        (
+            "alpaca_w_system",
+            "InstructionWSystemPromptTokenizingStrategy",
+            "SystemDataPrompter('chat')",
+            "alpaca_w_system",
+            SYSTEM_RECORD,
+        ),
+        (
+            "alpaca_w_system",
+            "OpenOrcaPromptTokenizingStrategy",
+            "OpenOrcaSystemDataPrompter('instruct')",
+            "alpaca_w_system.load_open_orca",
+            ORCA_RECORD,
+        ),
+        (
+            "orcamini",
+            "OpenOrcaPromptTokenizingStrategy",
+            "OrcaMiniPrompter()",
+            "orcamini",
+            ORCA_RECORD,
+        ),
+        (
+            "context_qa",
+            "ContextQaV2PromptTokenizingStrategy",
+            "ContextV2Prompter()",
+            "context_qa.load_v2",
+            RECORD,
+        ),
+        (
+            "alpaca_chat",
+            "AlpacaPromptTokenizingStrategy",
+            "AlpacaConcisePrompter('chat')",
+            "alpaca_chat.load_concise",
+            SYSTEM_RECORD,
+        ),
+        (
+            "alpaca_chat",
+            "AlpacaQAPromptTokenizingStrategy",
+            "AlpacaChatPrompter()",
+            "alpaca_chat.load_qa",
+            RECORD,
+        ),
+    ],
+)
+def test_classes_of_the_axolotl_layouts(tmp_path, module, strategy, prompter, type_name, record):
+    text = f"""
+        from axolotl.prompt_strategies import {module}
+        from axolotl.prompt_strategies.{module} import {strategy}, {prompter.partition("(")[0]}
+
+        def load(tokenizer, cfg):
+            return {strategy}({prompter}, tokenizer, cfg.train_on_inputs, cfg.sequence_len)
+    """
+    assert layout_of(tmp_path, text, record) == rows(type_name, record)
+
+
+@pytest.mark.parametrize(
+    ("type_name", "record"),
+    [
+        ("alpaca_w_system.load_open_orca", ORCA_RECORD),
+        ("completion.load", {"text": "x y"}),
+        ("metharme.load", {"prompt": "P", "generation": "G"}),
+        ("pygmalion.load", {"conversations": [{"role": "bot", "value": "G"}]}),
+    ],
+)
+def test_a_file_may_load_a_built_in_layout(tmp_path, type_name, record):
+    module, _, function = type_name.partition(".")
+    text = f"""
+        from axolotl.prompt_strategies.{module} import {function} as load_theirs
+
+        def load(tokenizer, cfg):
+            return load_theirs(tokenizer, cfg)
+    """
+    assert layout_of(tmp_path, text, record) == rows(type_name, record)
+    wrapped = (
+        text
+        + """
+        class Upper:
+            def __init__(self, inner):
+                self.inner = inner
+
+            def tokenize_prompt(self, prompt):
+                return self.inner.tokenize_prompt(prompt)
+    """
+    )
+    wrapped = wrapped.replace(
+        "return load_theirs(tokenizer, cfg)", "return Upper(load_theirs(tokenizer, cfg))"
+    )
+    (row,) = layout_of(tmp_path, wrapped, record)
+    assert [row.input_ids] == [each.input_ids for each in rows(type_name, record)]
+
+
+def test_a_mapping_may_be_loaded_from_a_file(tmp_path):
+    text = """
+        from axolotl.prompt_strategies.user_defined import UserDefinedDatasetConfig, load as theirs
+
+        def load(tokenizer, cfg):
+            keys = UserDefinedDatasetConfig(field_instruction="question", field_output="answer")
+            return theirs(tokenizer, cfg, ds_cfg=keys)
+    """
+    tokenizer = tiny.gpt2_tokenizer()
+    (row,) = layout_of(tmp_path, text, RECORD, tokenizer)
+    assert tokenizer.decode(row.input_ids) == "How many? SELECT 1<|endoftext|>"
+
+
+def test_a_strategy_that_wraps_the_data_set(tmp_path):
+    text = """
+        from axolotl.prompt_tokenizers import DatasetWrappingStrategy
+
+        class Documents(DatasetWrappingStrategy):
+            def __init__(self, tokenizer):
+                self.tokenizer = tokenizer
+
+            def wrap_dataset(self, dataset, process_count=None, keep_in_memory=False, **kwargs):
+                kept = dataset.filter(lambda row: "nothing" not in row["answer"])
+                return kept.map(self.tokenize, remove_columns=dataset.column_names)
+
+            def tokenize(self, row):
+                ids = self.tokenizer(row["answer"])["input_ids"]
+                return {"input_ids": ids, "labels": list(ids)}
+
+        def load(tokenizer, cfg):
+            return Documents(tokenizer)
+    """
+    (row,) = layout_of(tmp_path, text, RECORD)
+    assert row.input_ids == row.labels == tiny.llama_tokenizer()("SELECT 1")["input_ids"]
+    assert layout_of(tmp_path, text, {**RECORD, "answer": "nothing"}) == []
+
+
+def test_a_strategy_may_leave_records_out(tmp_path):
+    text = """
+        from axolotl.prompt_tokenizers import PromptTokenizingStrategy
+
+        class Long(PromptTokenizingStrategy):
+            filter_rows = staticmethod(lambda row: len(row["answer"]) > 5)
+
+            def tokenize_prompt(self, prompt):
+                return self._tokenize(prompt["answer"])
+
+        def load(tokenizer, cfg):
+            return Long(None, tokenizer)
+    """
+    assert layout_of(tmp_path, text, RECORD)
+    with pytest.raises(RecordError, match="left out by the strategy's filter_rows"):
+        layout_of(tmp_path, text, {**RECORD, "answer": "no"})
+
+
+def test_a_file_sees_the_keys_that_were_given_and_no_others(tmp_path):
+    folder = write(
+        tmp_path,
+        """
+        from axolotl.utils.dict import DictDefault, remove_none_values
+
+        def load(tokenizer, cfg, ds_cfg):
+            assert isinstance(ds_cfg, DictDefault)
+            assert "field" not in ds_cfg and ds_cfg.field is None
+            assert ds_cfg.get("field_messages", "conversations") == "conversations"
+            assert remove_none_values({"a": None, "b": [{"c": None}]}) == {"b": [{}]}
+            assert ds_cfg["field_system"] == "rules"
+            return type("None_", (), {"tokenize_prompt": lambda self, prompt: None})()
+        """,
+    )
+    spec = DatasetSpec(path="-", type="mine", field_system="rules")
+    assert resolve_strategy(spec, folder, tiny.llama_tokenizer(), OPTIONS).source is not None
+
+
+def test_the_example_to_copy_works_as_it_stands():
+    folder = Path(__file__).parents[2] / "prompt_strategies"
+    tokenizer = tiny.gpt2_tokenizer()
+    (row,) = rows("short_sql", RECORD, folder, tokenizer)
+    text = "-- CREATE TABLE head (age INTEGER)\n-- How many?\nSELECT 1<|endoftext|>"
+    assert tokenizer.decode(row.input_ids) == text
+    assert tokenizer.decode([each for each in row.labels if each >= 0]) == "SELECT 1<|endoftext|>"

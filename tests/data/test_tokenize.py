@@ -96,6 +96,39 @@ def test_rows_of_a_long_text_lose_nothing(any_tokenizer):
     assert all(row.labels == row.input_ids for row in rows)
 
 
+def test_a_masked_prefix_is_counted_as_the_text_it_is():
+    tokenizer = tiny.llama_tokenizer()
+    said = Segment("<|model|> SELECT", True, ends_turn=True, masked_prefix="<|model|>")
+    row = one(Separate((PROMPT, said)), tokenizer)
+    num_masked = len(tokenizer(PROMPT.text)["input_ids"]) + len(tokenizer("<|model|>")["input_ids"])
+    assert row.labels[: num_masked - 1] == [IGNORE_INDEX] * (num_masked - 1)
+    assert IGNORE_INDEX not in row.labels[num_masked - 1 :]
+
+
+def test_several_end_tokens_fill_what_room_there_is():
+    tokenizer = tiny.gpt2_tokenizer()
+    ids = tokenizer(RESPONSE.text)["input_ids"]
+    for room in (0, 1, 2, 3, 9):
+        row = one(Separate((RESPONSE,), len(ids) + room, num_end_tokens=3), tokenizer)
+        assert row.input_ids == [*ids, *[tokenizer.eos_token_id] * min(room, 3)]
+
+
+def test_a_segment_may_keep_its_bos_and_an_empty_one_its_special_tokens():
+    tokenizer = tiny.llama_tokenizer()
+    bos = tokenizer.bos_token_id
+    kept = one(Separate((PROMPT, Segment("a", keeps_bos=True))), tokenizer)
+    assert kept.input_ids.count(bos) == 2
+    assert one(Separate((Segment(""),), skips_empty=False), tokenizer).input_ids == [bos]
+
+
+def test_without_special_tokens_a_text_is_what_it_says():
+    tokenizer = tiny.llama_tokenizer()
+    said = Segment("<s>a", True)
+    row = one(Separate((said, said), has_special_tokens=False), tokenizer)
+    assert row.input_ids == tokenizer("<s>a", add_special_tokens=False)["input_ids"] * 2
+    assert row.input_ids.count(tokenizer.bos_token_id) == 2
+
+
 def test_a_batch_gives_what_single_records_give(any_tokenizer):
     whole = Whole((Segment("USER: "), Segment("a b", True)), ())
     batch = [Separate((PROMPT, RESPONSE)), whole, Tokens([1, 2], [1, 2]), Separate((RESPONSE,))]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ft.data.segments import RecordError, Rendered
@@ -61,6 +61,7 @@ class StrategyOptions:
     chat_template: str = "tokenizer_default"
     chat_template_jinja: str | None = None
     eot_tokens: tuple[str, ...] = ()
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, spec: DataSpec) -> StrategyOptions:
@@ -71,6 +72,7 @@ class StrategyOptions:
             spec.chat_template,
             spec.chat_template_jinja,
             spec.eot_tokens,
+            spec.chat_template_kwargs,
         )
 
 
@@ -101,3 +103,51 @@ def optional_text_field(record: Fields, name: str) -> str:
         RecordError: It is there, and no text.
     """
     return "" if record.get(name) is None else text_field(record, name)
+
+
+def written_field(record: Fields, name: str) -> str:
+    """A required field's text; a number or a truth value is written out.
+
+    Raises:
+        RecordError: It is missing, null, or a list or an object.
+    """
+    value = record.get(name)
+    return str(value) if isinstance(value, int | float) else text_field(record, name)
+
+
+def optional_written_field(record: Fields, name: str) -> str:
+    """An optional field as `written_field` writes it; empty if it is missing, null, false or 0.
+
+    Raises:
+        RecordError: It is a list or an object that holds something.
+    """
+    return written_field(record, name) if record.get(name) else ""
+
+
+def list_field(record: Fields, name: str) -> Sequence[Any]:
+    """A required field that is a list.
+
+    Raises:
+        RecordError: It is missing, null, or something else.
+    """
+    values = record.get(name)
+    if values is None:
+        text_field(record, name)  # says what is wrong
+    if not isinstance(values, list | tuple):
+        raise RecordError(f"field {name!r} is no list", repr(values)[:200])
+    return values
+
+
+def objects_field(record: Fields, name: str) -> Sequence[Fields]:
+    """A required field that is a list of objects.
+
+    Raises:
+        RecordError: It is missing, null, or something else.
+    """
+    values = list_field(record, name)
+    for value in values:
+        if not isinstance(value, Mapping):
+            raise RecordError(
+                f"field {name!r} holds something else than objects", repr(value)[:200]
+            )
+    return values

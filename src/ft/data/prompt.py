@@ -9,16 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from ft.data.chat import CHAT_TYPE, TOKENIZERS_OWN, template_text
+from ft.data.chat import CHAT_TYPE, template_text
 from ft.data.layout import Fields, LayoutFields, Strategy, StrategyOptions
 from ft.data.segments import IGNORE_INDEX, RecordError, Rendered, Separate
 from ft.data.strategy import ResolvedStrategy, build_strategy
 from ft.data.strategy_file import StrategySource
 from ft.data.tokenize import ids_before_training, tokenize
 from ft.runtime.errors import Problem, UserError
+from ft.spec.chat_templates import JINJA, TOKENIZERS_OWN
 from ft.spec.runspec import DatasetSpec, MappingLayout
 
 if TYPE_CHECKING:
@@ -33,11 +34,21 @@ _LAYOUT_KEYS = {
     "field",
     "field_messages",
     "field_system",
+    "field_tools",
+    "field_thinking",
+    "template_thinking_key",
+    "split_thinking",
+    "drop_system_message",
     "message_property_mappings",
+    "message_field_training",
+    "message_field_training_detail",
     "roles",
     "roles_to_train",
     "train_on_eos",
+    "train_on_eot",
 }
+_THINKING_KEYS = {"field_thinking", "template_thinking_key"}
+"""Who gives one of these trains on reasoning, so that a model is asked to begin with it."""
 _FILLERS = ("", "x")
 """What stands for a response; a user's strategy may refuse an empty one."""
 _LIKELY_QUESTIONS = ("question", "instruction", "prompt", "input", "text", "query")
@@ -53,6 +64,7 @@ class PromptLayout:
         sequence_len: Of the run.
         chat_template: The template's text, if the YAML named one; None = the tokenizer's own.
         eot_tokens: Of the run.
+        chat_template_kwargs: What else the template is given.
         source: The user's strategy file, if there is one.
         is_trusted: The code of `source` may be run.
     """
@@ -62,6 +74,7 @@ class PromptLayout:
     sequence_len: int
     chat_template: str | None = None
     eot_tokens: tuple[str, ...] = ()
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     source: StrategySource | None = None
     is_trusted: bool = True
 
@@ -72,7 +85,8 @@ class PromptLayout:
             return "file"
         if isinstance(self.spec.type, MappingLayout):
             return "mapping"
-        return {None: "tokens", CHAT_TYPE: "chat"}.get(self.spec.type, "built-in")
+        kinds: dict[Any, str] = {None: "tokens", CHAT_TYPE: "chat"}
+        return kinds.get(self.spec.type, "built-in")
 
     @property
     def prompt_fields(self) -> tuple[str, ...]:
@@ -94,12 +108,17 @@ class PromptLayout:
         """Trained in front of the response; not part of the answer."""
         return self.fields.response_prefix
 
+    @property
+    def _unsaid(self) -> set[str]:
+        """Keys whose being there says something, and that are not there."""
+        return _THINKING_KEYS - self.spec.model_fields_set
+
     def to_json(self) -> dict[str, Any]:
         """What prompt.json holds."""
         return {
             "version": VERSION,
             "kind": self.kind,
-            **self.spec.model_dump(mode="json", include=_LAYOUT_KEYS),
+            **self.spec.model_dump(mode="json", include=_LAYOUT_KEYS - self._unsaid),
             "prompt_fields": list(self.fields.prompt),
             "response_fields": list(self.fields.response),
             "optional_fields": list(self.fields.optional),
@@ -108,6 +127,7 @@ class PromptLayout:
             "sequence_len": self.sequence_len,
             "chat_template": self.chat_template,
             "eot_tokens": list(self.eot_tokens),
+            "chat_template_kwargs": dict(self.chat_template_kwargs),
             "source": None if self.source is None else asdict(self.source),
         }
 
@@ -139,7 +159,7 @@ class PromptLayout:
 
     @classmethod
     def _parse(cls, data: Mapping[str, Any]) -> PromptLayout:
-        keys = {key: data[key] for key in _LAYOUT_KEYS}
+        keys = {key: data[key] for key in _LAYOUT_KEYS if key in data}
         source = None if data["source"] is None else StrategySource(**data["source"])
         if source is not None:
             # The sum is what the caller decides by, so it has to be that of the text.
@@ -157,6 +177,7 @@ class PromptLayout:
             data["sequence_len"],
             data["chat_template"],
             tuple(data["eot_tokens"]),
+            dict(data.get("chat_template_kwargs") or {}),
             source,
         )
 
@@ -201,9 +222,10 @@ class PromptLayout:
             )
         options = StrategyOptions(
             sequence_len=self.sequence_len if self.source else NO_LIMIT,
-            chat_template=TOKENIZERS_OWN if self.chat_template is None else "jinja",
+            chat_template=TOKENIZERS_OWN if self.chat_template is None else JINJA,
             chat_template_jinja=self.chat_template,
             eot_tokens=self.eot_tokens,
+            chat_template_kwargs=self.chat_template_kwargs,
         )
         return build_strategy(self.spec, self.source, tokenizer, options)
 
@@ -230,11 +252,14 @@ def prompt_layout(
         strategy = build_strategy(spec, resolved.source, tokenizer, plain)
         fields = probe_fields(strategy, sample, tokenizer)
     return PromptLayout(
-        spec=spec.model_copy(update={"path": "-", "chat_template": None}),
+        spec=spec.model_copy(
+            update={"path": "-", "chat_template": None, "chat_template_jinja": None}
+        ),
         fields=fields,
         sequence_len=options.sequence_len,
-        chat_template=template_text(spec, options) if spec.type == CHAT_TYPE else None,
+        chat_template=(template_text(spec, options, tokenizer) if spec.type == CHAT_TYPE else None),
         eot_tokens=options.eot_tokens,
+        chat_template_kwargs=options.chat_template_kwargs,
         source=resolved.source,
     )
 

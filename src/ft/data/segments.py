@@ -1,16 +1,18 @@
 """What a strategy makes of a record: texts that are trained or not, and how they become tokens.
 
-    record --strategy--> Separate | Whole | Tokens --tokenize--> Tokens, one or more rows
+    record --strategy--> Separate | Whole | Conversation | Tokens --tokenize--> Tokens, one or more
 
 `Separate` and `Whole` are the two ways in which layouts are tokenized; which one is used decides
-the ids at the seams, so it belongs to the layout. `Tokens` come from records that are tokenized
-already and from strategies that call the tokenizer themselves.
+the ids at the seams, so it belongs to the layout. A `Conversation` is whole as well; its turns are
+found in it by position. `Tokens` come from records that are tokenized already and from strategies
+that call the tokenizer themselves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 IGNORE_INDEX = -100
 """The label of a token that is not trained."""
@@ -24,11 +26,15 @@ class Segment:
         text: The text, as it stands in front of the tokenizer.
         is_trained: Its tokens carry labels.
         ends_turn: An end token belongs behind it, and is trained.
+        masked_prefix: What `text` begins with, untrained: as many tokens as this has on its own.
+        keeps_bos: It keeps its BOS even behind other segments.
     """
 
     text: str
     is_trained: bool = False
     ends_turn: bool = False
+    masked_prefix: str = ""
+    keeps_bos: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +45,17 @@ class Separate:
         segments: In reading order.
         max_tokens: Each segment is cut to so many tokens; None = never.
         row_tokens: The result is cut into rows of so many tokens; None = one row.
+        num_end_tokens: How many of them end a turn.
+        has_special_tokens: The tokenizer adds its special tokens to each segment.
+        skips_empty: An empty segment has no tokens at all, not even special ones.
     """
 
     segments: tuple[Segment, ...]
     max_tokens: int | None = None
     row_tokens: int | None = None
+    num_end_tokens: int = 1
+    has_special_tokens: bool = True
+    skips_empty: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +69,71 @@ class Whole:
 
     segments: tuple[Segment, ...]
     end_ids: tuple[frozenset[int], ...]
+
+    @property
+    def text(self) -> str:
+        """The rendered text."""
+        return "".join(segment.text for segment in self.segments)
+
+
+CharSpan = tuple[int, int]
+"""Characters of a text: the first, and the one behind the last."""
+
+EndRule = Literal["turn", "all", "last", "none"]
+"""Which end tokens are trained: those of trained turns, all, the last one, none."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextParts:
+    """Parts of a text within a conversation, and whether each is trained.
+
+    Attributes:
+        span: Where the text stands; None = the template leaves it out.
+        text: The text itself: it is tokenized by itself, to know which token is whose.
+        parts: Characters of `text`, first and last, and whether they are trained.
+    """
+
+    span: CharSpan | None
+    text: str
+    parts: tuple[tuple[int, int, bool], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A turn of a conversation.
+
+    Attributes:
+        span: Where its content stands; None = the template leaves it out.
+        is_trained: The turn is trained, and its end where the rule is "turn".
+        parts: If there are any, only what they say is trained of its content.
+    """
+
+    span: CharSpan | None
+    is_trained: bool
+    parts: tuple[TextParts, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EndTokens:
+    """Tokens that end a turn, and which of them are trained."""
+
+    ids: frozenset[int]
+    rule: EndRule
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A rendered conversation: tokenized at once, its turns found by position.
+
+    Attributes:
+        text: What the template wrote.
+        turns: Those that may be trained, or whose end may be.
+        ends: End tokens, one entry a kind; the first of each kind behind a turn is meant.
+    """
+
+    text: str
+    turns: tuple[Turn, ...]
+    ends: tuple[EndTokens, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +156,7 @@ class Tokens:
         return len(self.input_ids) if self.num_uncut is None else self.num_uncut
 
 
-Rendered = Separate | Whole | Tokens | Sequence[Tokens]
+Rendered = Separate | Whole | Conversation | Tokens | Sequence[Tokens]
 """What a strategy makes of one record; a sequence of tokens is several rows."""
 
 

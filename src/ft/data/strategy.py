@@ -11,10 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ft.data import strategy_file
-from ft.data.axolotl_shim import InstructionPromptTokenizingStrategy, StrategyConfig
+from ft.data.axolotl_shim import LayoutStrategy, PairStrategy, RecordSet, StrategyConfig
 from ft.data.layout import Fields, Strategy, StrategyOptions
 from ft.data.layouts import PretokenizedLayout, built_in, check_mapping, mapping_layout
-from ft.data.segments import RecordError, Rendered, Segment, Separate, Tokens
+from ft.data.segments import (
+    Conversation,
+    RecordError,
+    Rendered,
+    Segment,
+    Separate,
+    Tokens,
+    Whole,
+)
 from ft.data.strategy_file import StrategySource
 from ft.data.tokenize import check_tokens
 from ft.runtime.errors import Problem, UserError
@@ -58,10 +66,17 @@ def find_strategy_source(spec: DatasetSpec, base_dir: Path) -> StrategySource | 
     Raises:
         UserError: It names neither.
     """
-    if spec.type is None or isinstance(spec.type, MappingLayout):
+    if not isinstance(spec.type, str):
         return None
     if built_in(spec.type) is not None and not strategy_file.is_file_name(spec.type):
         return None
+    if spec.type.replace(":", ".").split(".")[0] == "sharegpt":
+        raise UserError(
+            Problem(
+                f"type: {spec.type} is not supported",
+                fix="use type: chat_template, which reads conversations of from and value as well",
+            )
+        )
     return strategy_file.find_source(spec.type, base_dir)
 
 
@@ -111,7 +126,7 @@ def build_strategy(
     if isinstance(spec.type, MappingLayout):
         check_mapping(spec.type)
         return mapping_layout(spec.type, options)
-    layout = built_in(spec.type)
+    layout = built_in(spec.type) if isinstance(spec.type, str) else None
     if layout is None:
         raise UserError(Problem(f"no prompt strategy {spec.type!r}"))
     return layout.build(spec, options, tokenizer)
@@ -153,6 +168,7 @@ class FileStrategy:
     def _check(self, result: Any) -> Rendered:
         if isinstance(result, Separate):
             _check_segments(result.segments)
+        if isinstance(result, Separate | Whole | Conversation):
             return result
         if isinstance(result, Mapping | Tokens):
             return self._tokens(result)
@@ -185,7 +201,8 @@ def _from_file(
         sequence_len=options.sequence_len,
         eot_tokens=list(options.eot_tokens) or None,
     )
-    arguments = (tokenizer, config, StrategyConfig(spec.model_dump()))[: max(num_parameters, 2)]
+    given = StrategyConfig(spec.model_dump(exclude_unset=True, exclude_none=True))
+    arguments = (tokenizer, config, given)[: max(num_parameters, 2)]
     try:
         strategy = function(*arguments)
     except (Exception, SystemExit) as error:  # a user's file raises what it likes
@@ -213,8 +230,10 @@ def _segments_call(
 
 def _axolotl_call(strategy: Any, source: StrategySource) -> Callable[[dict[str, Any]], Any]:
     """An axolotl strategy; those that leave tokenization to us are tokenized in batches."""
-    if isinstance(strategy, InstructionPromptTokenizingStrategy) and strategy.renders_segments():
-        return strategy.segments
+    if isinstance(strategy, LayoutStrategy):
+        return strategy.render
+    if (wrap_dataset := getattr(strategy, "wrap_dataset", None)) is not None:
+        return lambda record: list(wrap_dataset(RecordSet([record])))
     tokenize_prompt = getattr(strategy, "tokenize_prompt", None)
     if tokenize_prompt is None:
         raise UserError(
@@ -224,12 +243,31 @@ def _axolotl_call(strategy: Any, source: StrategySource) -> Callable[[dict[str, 
                 fix="return a strategy; or define segments(record), which gives a list of Segment",
             )
         )
-    if not getattr(strategy, "supports_batched", False):
-        return tokenize_prompt  # type: ignore[no-any-return]
+    if isinstance(strategy, PairStrategy) and strategy.renders_segments():
+        tokenize_prompt = strategy.segments
+    elif getattr(strategy, "supports_batched", False):
+        tokenize_prompt = _one_by_one(tokenize_prompt)
+    filter_rows = getattr(strategy, "filter_rows", None)
+    return tokenize_prompt if filter_rows is None else _filtered(tokenize_prompt, filter_rows)
+
+
+def _one_by_one(tokenize_prompt: Callable[..., Any]) -> Callable[[dict[str, Any]], Any]:
+    """What takes columns of records, called with one."""
 
     def call(record: dict[str, Any]) -> list[dict[str, Any]]:
         columns = tokenize_prompt({name: [value] for name, value in record.items()})
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+    return call
+
+
+def _filtered(
+    tokenize_prompt: Callable[..., Any], filter_rows: Callable[..., Any]
+) -> Callable[[dict[str, Any]], Any]:
+    def call(record: dict[str, Any]) -> Any:
+        if not filter_rows(record):
+            raise RecordError("left out by the strategy's filter_rows")
+        return tokenize_prompt(record)
 
     return call
 

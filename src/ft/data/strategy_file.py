@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ft.data import axolotl_shim
-from ft.data.layouts import LAYOUTS
+from ft.data.layouts import layout_names
 from ft.runtime.errors import Problem, UserError
 
 OWN_FUNCTION = "segments"
@@ -177,7 +177,7 @@ def _not_found(type_name: str, paths: list[Path]) -> UserError:
     folders = list(dict.fromkeys(path.parent for path in paths))
     files = {file.stem for folder in folders if folder.is_dir() for file in folder.glob("*.py")}
     wanted = Path(_split_file(type_name)[0]).stem if is_file_name(type_name) else type_name
-    known = [*LAYOUTS, *sorted(files)]
+    known = [*layout_names(), *sorted(files)]
     nearest = difflib.get_close_matches(wanted, known, n=3)
     looked = "\n".join(f"  {path}" for path in dict.fromkeys(paths))
     return UserError(
@@ -185,7 +185,7 @@ def _not_found(type_name: str, paths: list[Path]) -> UserError:
             f"no prompt strategy {type_name!r}",
             fix=f"looked for\n{looked}"
             + (f"\nnearest: {', '.join(nearest)}" if nearest else "")
-            + f"\nbuilt in: {', '.join(LAYOUTS)}",
+            + f"\nbuilt in: {', '.join(layout_names())}",
         )
     )
 

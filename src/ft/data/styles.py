@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 ALPACA_SYSTEM_WITH_INPUT = (
     "Below is an instruction that describes a task, paired with an input that provides further "
@@ -28,7 +28,7 @@ class PromptStyle:
     turn_format: str
     turn_no_input_format: str
 
-    def render(self, system: str, instruction: str, input_text: str) -> str:
+    def render(self, system: str, instruction: str, input_text: str = "") -> str:
         """The prompt, up to where the response begins."""
         head = self.system_format.format(system=system) if system else ""
         if input_text:
@@ -48,12 +48,29 @@ CHAT = PromptStyle(
 )
 CHATML = PromptStyle(
     system_format="<|im_start|>system\n{system}<|im_end|>\n",
-    turn_format=("<|im_start|>user\n{instruction}\n{input}<|im_end|>\n<|im_start|>assistant\n"),
+    turn_format="<|im_start|>user\n{instruction}\n{input}<|im_end|>\n<|im_start|>assistant\n",
     turn_no_input_format="<|im_start|>user\n{instruction}<|im_end|>\n<|im_start|>assistant\n",
 )
 PHI = PromptStyle(
     system_format="<|system|>\n{system}<|end|>\n",
     turn_format="<|user|>\n{instruction}<|end|>{input}<|assistant|>",
-    turn_no_input_format="<|user|>\n{instruction}<|end|><|assistant|>",
+    turn_no_input_format="<|user|>\n{instruction}<|end|>\n<|assistant|>\n",
 )
 STYLES = {"instruct": INSTRUCT, "chat": CHAT, "chatml": CHATML, "phi": PHI}
+"""Names as in `type: alpaca:chat`."""
+
+BARE_CHAT = replace(CHAT, system_format="{system}")
+OPEN_ORCA = PromptStyle(
+    system_format="### System:\n{system}\n",
+    turn_format=("### Human:\n{instruction}\n### Additional Context:\n{input}\n### Assistant:\n"),
+    turn_no_input_format="### Human:\n{instruction}\n### Assistant:\n",
+)
+SUMMARIZE = PromptStyle(
+    system_format="{system}",
+    turn_format=(
+        "USER: Summarize the following article as a TL;DR.\n{instruction}\n{input}\nASSISTANT:"
+    ),
+    turn_no_input_format=(
+        "USER: Summarize the following article as a TL;DR.\n{instruction}\nASSISTANT:"
+    ),
+)

@@ -3,6 +3,8 @@
 Separately tokenized segments follow axolotl's rule: every segment goes through the tokenizer with
 its usual special tokens, is cut at `max_tokens`, gets an end token where its turn ends (unless one
 is there already, or the segment is full, or empty), and all but the first lose their leading BOS.
+What layouts do otherwise (several end tokens, no special tokens, an untrained beginning) they say
+in `Separate` and `Segment`.
 
 A whole text is tokenized once, without adding special tokens; a token belongs to a segment if it
 overlaps it. A turn's end token is the first of its kind within three tokens behind the turn.
@@ -11,19 +13,27 @@ overlaps it. A turn's end token is the first of its kind within three tokens beh
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any
 
-from ft.data.segments import IGNORE_INDEX, RecordError, Rendered, Segment, Separate, Tokens, Whole
+from ft.data.chat.labels import END_TOKEN_REACH, labels_of
+from ft.data.segments import (
+    IGNORE_INDEX,
+    Conversation,
+    RecordError,
+    Rendered,
+    Segment,
+    Separate,
+    Tokens,
+    Whole,
+)
 from ft.runtime.errors import Problem, UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-END_TOKEN_REACH = 3
-"""So many tokens behind a turn its end token may stand: templates put white space between."""
 
 
 def tokenize(
@@ -41,12 +51,16 @@ def tokenize(
     separate = iter(
         tokenize_separately([each for each in rendered if isinstance(each, Separate)], tokenizer)
     )
-    whole = iter(tokenize_whole([each for each in rendered if isinstance(each, Whole)], tokenizer))
+    whole = iter(
+        tokenize_whole(
+            [each for each in rendered if isinstance(each, Whole | Conversation)], tokenizer
+        )
+    )
     rows: list[list[Tokens]] = []
     for each in rendered:
         if isinstance(each, Separate):
             rows.append(_cut_into_rows(next(separate), each.row_tokens))
-        elif isinstance(each, Whole):
+        elif isinstance(each, Whole | Conversation):
             rows.append([next(whole)])
         else:
             rows.append([each] if isinstance(each, Tokens) else list(each))
@@ -57,12 +71,22 @@ def tokenize_separately(
     batch: Sequence[Separate], tokenizer: PreTrainedTokenizerBase
 ) -> list[Tokens]:
     """One row a record: its segments tokenized on their own, and concatenated."""
-    texts = [segment.text for each in batch for segment in each.segments]
-    encoded = iter(_encode(texts, tokenizer))
-    return [_concatenate(each, [next(encoded) for _ in each.segments], tokenizer) for each in batch]
+    encoded: dict[bool, Iterator[list[int]]] = {}
+    for has_special_tokens in (True, False):
+        texts = [
+            text
+            for each in batch
+            if each.has_special_tokens == has_special_tokens
+            for segment in each.segments
+            for text in (segment.text, segment.masked_prefix)
+        ]
+        encoded[has_special_tokens] = iter(_encode(texts, tokenizer, has_special_tokens))
+    return [_concatenate(each, encoded[each.has_special_tokens], tokenizer) for each in batch]
 
 
-def tokenize_whole(batch: Sequence[Whole], tokenizer: PreTrainedTokenizerBase) -> list[Tokens]:
+def tokenize_whole(
+    batch: Sequence[Whole | Conversation], tokenizer: PreTrainedTokenizerBase
+) -> list[Tokens]:
     """One row a record: its text tokenized at once, spans mapped to tokens by their offsets."""
     if not batch:
         return []
@@ -75,14 +99,19 @@ def tokenize_whole(batch: Sequence[Whole], tokenizer: PreTrainedTokenizerBase) -
             )
         )
     encoded = tokenizer(
-        ["".join(segment.text for segment in each.segments) for each in batch],
+        [each.text for each in batch],
         add_special_tokens=False,
         return_offsets_mapping=True,
         return_attention_mask=False,
         verbose=False,
     )
     return [
-        Tokens(input_ids, _labels_by_offset(each, input_ids, offsets))
+        Tokens(
+            input_ids,
+            labels_of(each, input_ids, offsets, tokenizer)
+            if isinstance(each, Conversation)
+            else _labels_by_offset(each, input_ids, offsets),
+        )
         for each, input_ids, offsets in zip(
             batch, encoded["input_ids"], encoded["offset_mapping"], strict=True
         )
@@ -107,6 +136,13 @@ def check_tokens(input_ids: Any, labels: Any, vocabulary_size: int) -> Tokens:
                     f"{name} hold {value}, the vocabulary ends at {vocabulary_size - 1}",
                 )
     return Tokens(ids, targets)
+
+
+def encode_text(
+    text: str, tokenizer: PreTrainedTokenizerBase, max_tokens: int | None = None
+) -> list[int]:
+    """Ids of one text with the tokenizer's own special tokens, cut as the tokenizer cuts."""
+    return _cut(_encode([text], tokenizer)[0], max_tokens, tokenizer)
 
 
 def ids_before_training(row: Tokens) -> list[int]:
@@ -150,30 +186,45 @@ def _integers(values: Any, name: str) -> list[int]:
     return [int(value) for value in items]
 
 
-def _encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """Ids of each text with the tokenizer's own special tokens; an empty text has none at all."""
+def _encode(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, has_special_tokens: bool = True
+) -> list[list[int]]:
+    """Ids of each text; an empty text has none at all."""
     filled = [text for text in texts if text]
     if not filled:
         return [[] for _ in texts]
-    encoded = iter(tokenizer(filled, return_attention_mask=False, verbose=False)["input_ids"])
-    return [next(encoded) if text else [] for text in texts]
+    encoded = tokenizer(
+        filled, add_special_tokens=has_special_tokens, return_attention_mask=False, verbose=False
+    )
+    ids = iter(encoded["input_ids"])
+    return [next(ids) if text else [] for text in texts]
 
 
 def _concatenate(
-    each: Separate, encoded: Sequence[list[int]], tokenizer: PreTrainedTokenizerBase
+    each: Separate, encoded: Iterator[list[int]], tokenizer: PreTrainedTokenizerBase
 ) -> Tokens:
+    """The row of one record; `encoded` gives each segment's ids, and its masked prefix's."""
     input_ids: list[int] = []
     labels: list[int] = []
     num_lost = 0
-    for position, (segment, uncut) in enumerate(zip(each.segments, encoded, strict=True)):
-        ids = _cut(uncut, each.max_tokens, tokenizer)
-        ids = _finish(ids, segment, each.max_tokens, tokenizer)
-        num_lost += len(_finish(uncut, segment, None, tokenizer)) - len(ids)
-        if position and ids and ids[0] == tokenizer.bos_token_id:
-            ids = ids[1:]
+    for position, segment in enumerate(each.segments):
+        uncut, prefix = next(encoded), next(encoded)
+        if not segment.text and not each.skips_empty:
+            uncut = [*chain(*_special_affixes(tokenizer))]
+        has_bos = position == 0 or segment.keeps_bos or not each.has_special_tokens
+        ids = _finish(_cut(uncut, each.max_tokens, tokenizer), segment, each, tokenizer)
+        unlimited = replace(each, max_tokens=None)
+        num_lost += len(_finish(uncut, segment, unlimited, tokenizer)) - len(ids)
+        ids = ids if has_bos else _without_bos(ids, tokenizer)
+        prefix = prefix if has_bos else _without_bos(prefix, tokenizer)
+        num_masked = min(len(prefix), len(ids)) if segment.is_trained else len(ids)
         input_ids += ids
-        labels += ids if segment.is_trained else [IGNORE_INDEX] * len(ids)
+        labels += [IGNORE_INDEX] * num_masked + ids[num_masked:]
     return Tokens(input_ids, labels, len(input_ids) + num_lost if num_lost else None)
+
+
+def _without_bos(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    return ids[1:] if ids and ids[0] == tokenizer.bos_token_id else ids
 
 
 def _cut(ids: list[int], max_tokens: int | None, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -202,17 +253,16 @@ def _special_affixes(
 
 
 def _finish(
-    ids: list[int],
-    segment: Segment,
-    max_tokens: int | None,
-    tokenizer: PreTrainedTokenizerBase,
+    ids: list[int], segment: Segment, each: Separate, tokenizer: PreTrainedTokenizerBase
 ) -> list[int]:
-    """The ids with an end token, where one belongs and has room."""
+    """The ids with their end tokens, where they belong and have room."""
     end_id = tokenizer.eos_token_id
-    is_full = max_tokens is not None and len(ids) >= max_tokens
-    if not segment.ends_turn or not ids or is_full or end_id is None or ids[-1] == end_id:
+    if not segment.ends_turn or not ids or end_id is None:
         return ids
-    return [*ids, end_id]
+    num_missing = each.num_end_tokens - (ids[-1] == end_id)
+    if each.max_tokens is not None:
+        num_missing = min(num_missing, each.max_tokens - len(ids))
+    return ids + [end_id] * num_missing
 
 
 def _cut_into_rows(row: Tokens, row_tokens: int | None) -> list[Tokens]:

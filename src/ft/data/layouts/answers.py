@@ -1,0 +1,241 @@
+"""Layouts that ask once and are answered once, each in words of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import yaml
+
+from ft.data import styles
+from ft.data.layout import Fields, LayoutFields, StrategyOptions
+from ft.data.layouts.instruct import System
+from ft.data.layouts.pair import BuiltIn, optional, pair, text, written
+from ft.data.segments import Segment, Separate
+from ft.data.styles import PromptStyle
+from ft.spec.runspec import DatasetSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+CONTEXT_SYSTEM = "Use the following contextual information to concisely answer the question.\n"
+NO_ANSWER = (
+    "The context provided does not contain any information about your inquiry. "
+    "Therefore, I'm unable to answer your question based on the given context."
+)
+
+
+def _context_prompt(record: Fields, question: str) -> str:
+    instruction = f"{text('article')(record)}\n===\n{text(question)(record)}"
+    return styles.CHAT.render(CONTEXT_SYSTEM, instruction)
+
+
+def _context_v2_prompt(record: Fields) -> str:
+    return f"Context: {text('context')(record)}\nQuestion: {text('question')(record)}\n"
+
+
+def _no_answer(record: Fields) -> str:
+    return NO_ANSWER
+
+
+def _orca_mini_prompt(record: Fields) -> str:
+    system, question = written("system_prompt")(record), written("question")(record)
+    return f"### System:\n{system}\n\n### User:\n{question}\n\n### Response:\n"
+
+
+_CREATIVE_SYSTEM = (
+    "Answer the following question in a comprehensive, in-depth, and creative way. Additionally "
+    "your response should be relevant, accurate, and free of any ambiguity."
+)
+_CRITERIA = (
+    "refusal: whether the Response refuses to answer the Question. Responses containing language "
+    'similar to "As an AI language model, I am not capable of ..." is a form of refusal and should '
+    "have a low refusal score. 10 is no refusal, 0 is refuses to answer the question.\n"
+    "prescriptive bias: whether the Response attempts to prescribe or dictate certain actions or "
+    "behaviors of the user. 10 no prescriptive bias present, 0 means {there} is prescriptive "
+    "bias.\n"
+    "creativity: score how creative the Response is. 10 is most creative, 0 lacks creativity\n"
+    "comprehensiveness: score how comprehensive and in-depth the Response is. 10 is most "
+    "comprehensive and in-depth, 0 lacks coverage and depth\n"
+)
+_CRITERION_NAMES = ("refusal", "prescriptive_bias", "creativity", "comprehensiveness")
+_CRITIQUE_FORM = (
+    "scores:\n"
+    + "".join(f"  {name}: <0-10>\n" for name in _CRITERION_NAMES)
+    + "critiques:\n"
+    + "".join(
+        f"  {name}:\n    explanation: ...\n    improvements: ...\n" for name in _CRITERION_NAMES
+    )
+)
+_CRITIQUE_TASK = (
+    "Given the following Question and Response, critique the Response on a scale of 1-10. You "
+    "should critique the answer in the following criteria:\n"
+    + _CRITERIA.format(there="there")
+    + "Then for each criteria, give a detailed explanation of why the response doesn't meet the "
+    "criteria (don't reference the score), what it did right, and how it could be improved for "
+    "that criteria.\n\nOutput your answer in YAML format like so:\n" + _CRITIQUE_FORM
+)
+_REVISE_TASK = (
+    "Definitions:\n"
+    + _CRITERIA.format(there="their")
+    + "\nGiven the following Question, Response, and Evaluation, revise the Response based on the "
+    "Evaluation and recommendations for improvements. Reply only with the revised response.\n"
+)
+
+
+def _creative_prompt(record: Fields) -> str:
+    return f"{_CREATIVE_SYSTEM}\nUSER: {written('instruction')(record)}\nASSISTANT:"
+
+
+def _question_and_answer(record: Fields) -> str:
+    return f"\nQuestion: {written('instruction')(record)}\nAnswer: {written('answer')(record)}\n"
+
+
+def _critique_prompt(record: Fields) -> str:
+    return f"USER: {_CRITIQUE_TASK}{_question_and_answer(record)}\nASSISTANT:"
+
+
+def _revise_prompt(record: Fields) -> str:
+    evaluation = f"Evaluation:\n{_evaluation(record)}\n"
+    return f"USER: {_REVISE_TASK}{_question_and_answer(record)}{evaluation}\nASSISTANT:"
+
+
+def _evaluation(record: Fields) -> str:
+    """Scores and critiques as YAML."""
+    for name in ("scores", "critiques"):
+        if record.get(name) is None:
+            text(name)(record)  # says what is wrong
+    return "".join(yaml.safe_dump(record[name]) for name in ("scores", "critiques"))
+
+
+_REFLECTION = (
+    "You, the Assistant, should generate a response as if it were an abstract for an academic or "
+    "technical paper on the query along with a methodology. Then generate an Agent Reflection "
+    "where you create a long form response as if from subject matter expert, be verbose, diligent, "
+    "and creative in your application of knowledge, apply it through the lens of the response "
+    "generated by the assistant. Look for flawed reasoning, faulty logic, or other mistakes in the "
+    "method. Finally, generate a final response and method for the user with the Assistant "
+    "abstract and Reflection analysis as augmentations to the generation\n\n"
+)
+_REFLECTION_WITH_INPUT = (
+    "Below is an instruction that describes a task, paired with an input that provides further "
+    f"context. {_REFLECTION}"
+)
+_REFLECTION_WITHOUT_INPUT = f"Below is an instruction that describes a task. {_REFLECTION}"
+_NO_SYSTEM = System()
+_REFLECT = System(_REFLECTION_WITHOUT_INPUT, _REFLECTION_WITH_INPUT)
+_THOUGHTS = (
+    "### Thought:\n{output}\n\n### Agent Reflection:\n{reflection}\n\n"
+    "### Final Response:\n{corrected}"
+)
+_CHAT_THOUGHTS = "\nTHOUGHT: {output}\nASSISTANT REFLECTION: {reflection}\nASSISTANT:"
+
+
+@dataclass(frozen=True)
+class ReflectionLayout:
+    """A draft, a reflection on it and the final response, in one text with the prompt.
+
+    Attributes:
+        style: How the prompt is written.
+        system: Its system text.
+        thoughts_format: How the three texts that are trained are written.
+        is_prompt_trained: `train_on_inputs`.
+        max_tokens: The text is cut there.
+    """
+
+    style: PromptStyle
+    system: System
+    thoughts_format: str
+    is_prompt_trained: bool
+    max_tokens: int
+
+    @property
+    def fields(self) -> LayoutFields:
+        """Those of alpaca, and two more that are trained."""
+        return LayoutFields(
+            ("instruction",), ("output", "reflection", "corrected"), ("input",), "instruction"
+        )
+
+    def render(self, record: Fields) -> Separate:
+        """One text, trained behind as many tokens as its prompt has; thoughts come all or none."""
+        prompt = self._prompt(record)
+        thoughts = {name: written(name)(record) for name in self.fields.response}
+        is_complete = all(record[name] for name in thoughts)
+        trained = self.thoughts_format.format(**thoughts) if is_complete else ""
+        segment = Segment(
+            prompt + trained,
+            is_trained=True,
+            ends_turn=True,
+            masked_prefix="" if self.is_prompt_trained else prompt,
+        )
+        return Separate((segment,), self.max_tokens)
+
+    def render_prompt(self, record: Fields) -> Separate:
+        """The prompt alone."""
+        return Separate((Segment(self._prompt(record)),), self.max_tokens)
+
+    def _prompt(self, record: Fields) -> str:
+        input_text = optional("input")(record)
+        system = self.system.with_input if input_text else self.system.without_input
+        return self.style.render(system, written("instruction")(record), input_text)
+
+
+def _reflection(style: PromptStyle, system: System, thoughts_format: str = _THOUGHTS) -> BuiltIn:
+    bare_style = replace(style, system_format="{system}")
+
+    def build(
+        spec: DatasetSpec, options: StrategyOptions, tokenizer: PreTrainedTokenizerBase
+    ) -> ReflectionLayout:
+        is_prompt_trained, limit = options.train_on_inputs, options.sequence_len
+        return ReflectionLayout(bare_style, system, thoughts_format, is_prompt_trained, limit)
+
+    return BuiltIn(build)
+
+
+LAYOUTS: dict[str, BuiltIn] = {
+    "context_qa": pair(
+        LayoutFields(("article", "question"), ("answer",), default="question"),
+        partial(_context_prompt, question="question"),
+    ),
+    "context_qa.load_v2": pair(
+        LayoutFields(
+            ("context", "question"), ("answer",), default="question", response_prefix="Answer: "
+        ),
+        _context_v2_prompt,
+        text("answer"),
+    ),
+    "context_qa.load_404": pair(
+        LayoutFields(("article", "unanswerable_question"), default="unanswerable_question"),
+        partial(_context_prompt, question="unanswerable_question"),
+        _no_answer,
+    ),
+    "orcamini": pair(
+        LayoutFields(("question", "system_prompt"), ("response",), default="question"),
+        _orca_mini_prompt,
+    ),
+    "creative_acr.load_answer": pair(
+        LayoutFields(("instruction",), ("revision",), default="instruction"), _creative_prompt
+    ),
+    "creative_acr.load_critique": pair(
+        LayoutFields(("instruction", "answer"), ("scores", "critiques"), default="instruction"),
+        _critique_prompt,
+        _evaluation,
+    ),
+    "creative_acr.load_revise": pair(
+        LayoutFields(
+            ("instruction", "answer", "scores", "critiques"), ("revision",), default="instruction"
+        ),
+        _revise_prompt,
+    ),
+    "metharme": pair(
+        LayoutFields(("prompt",), ("generation",), default="prompt"),
+        written("prompt"),
+        text("generation"),
+        num_end_tokens=3,
+        skips_empty=False,
+    ),
+    "reflection": _reflection(styles.INSTRUCT, _NO_SYSTEM),  # unlike that with a style
+    "reflection:instruct": _reflection(styles.INSTRUCT, _REFLECT),
+    "reflection:chat": _reflection(styles.CHAT, _REFLECT, _CHAT_THOUGHTS),
+}
