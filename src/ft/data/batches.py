@@ -1,20 +1,22 @@
-"""From examples to what a forward pass gets: which records each step holds, and in which layout.
+"""From rows to what a forward pass gets.
 
-The records of every optimizer step follow from (seed, epoch, step) alone, so a resumed run needs no
-state of a sampler, and the records of a step do not depend on how it is cut into micro-batches or
-dealt to processes.
-
-Two layouts, same numbers:
+A row is a record, or several of them end to end (`join`: a pack). Two layouts, same numbers:
 
     padded [B, T]                    flat [1, T]  (no pad tokens; attention by cu_seq_lens)
       a a a a a a                      a a a a a a b b b c c c c
       b b b - - -                      0 1 2 3 4 5 0 1 2 0 1 2 3   position_ids
       c c c c - -                      0           6     9       13  cu_seq_lens
+
+A padded batch with a pack in it has ``position_ids`` that start anew at each record, and no
+attention mask: transformers then keeps the records apart by the positions. A mask beside them, even
+one of ones, would switch that off without a word. Pad tokens are one more record at the row's end.
+
+      a a a b b c                      0 1 2 0 1 0   position_ids
+      d d d d - -                      0 1 2 3 0 1
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -34,6 +36,36 @@ class TokenRow(Protocol):
     def input_ids(self) -> npt.NDArray[np.int32]: ...  # noqa: D102
     @property
     def labels(self) -> npt.NDArray[np.int32]: ...  # noqa: D102
+
+
+@dataclass(frozen=True, eq=False)
+class PackedRow:
+    """Records end to end in one row.
+
+    Attributes:
+        input_ids: int32 [T].
+        labels: int32 [T]; a record's first is ignored, as no other record predicts it.
+        record_lengths: Tokens of each record.
+    """
+
+    input_ids: npt.NDArray[np.int32]
+    labels: npt.NDArray[np.int32]
+    record_lengths: tuple[int, ...]
+
+
+def join(records: Sequence[TokenRow]) -> TokenRow:
+    """The records as one row; a single one is a row by itself."""
+    if len(records) == 1:
+        return records[0]
+    lengths = tuple(len(record.input_ids) for record in records)
+    labels = np.concatenate([record.labels for record in records])
+    labels[np.cumsum((0, *lengths[:-1]))] = IGNORE_INDEX
+    return PackedRow(np.concatenate([record.input_ids for record in records]), labels, lengths)
+
+
+def record_lengths(row: TokenRow) -> tuple[int, ...]:
+    """Tokens of each record in the row."""
+    return row.record_lengths if isinstance(row, PackedRow) else (len(row.input_ids),)
 
 
 @dataclass(frozen=True)
@@ -70,7 +102,7 @@ class Layout(Protocol):
 
 @dataclass(frozen=True)
 class Padded:
-    """``batch_size`` rows a pass, padded to the longest of them."""
+    """``batch_size`` rows a pass, padded to the longest of them; records or packs."""
 
     pad_token_id: int
 
@@ -117,33 +149,41 @@ def padded_batch(rows: Sequence[TokenRow], pad_token_id: int) -> Batch:
     """Rows padded on the right to the longest; logits only at columns where some row is trained."""
     width = max(len(row.input_ids) for row in rows)
     input_ids = np.full((len(rows), width), pad_token_id, dtype=np.int64)
-    attention_mask = np.zeros((len(rows), width), dtype=np.int64)
     targets = np.full((len(rows), width), IGNORE_INDEX, dtype=np.int64)
     for i, row in enumerate(rows):
         length = len(row.input_ids)
         input_ids[i, :length] = row.input_ids
-        attention_mask[i, :length] = 1
         targets[i, : length - 1] = row.labels[1:]
     kept = np.flatnonzero((targets != IGNORE_INDEX).any(axis=0))
     inputs = {
         "input_ids": torch.from_numpy(input_ids),
-        "attention_mask": torch.from_numpy(attention_mask),
+        **_what_tells_rows_apart(rows, width),
         "logits_to_keep": torch.from_numpy(kept),
     }
-    return Batch(inputs, torch.from_numpy(targets[:, kept]), int(attention_mask.sum()))
+    num_tokens = sum(len(row.input_ids) for row in rows)
+    return Batch(inputs, torch.from_numpy(targets[:, kept]), num_tokens)
+
+
+def _what_tells_rows_apart(rows: Sequence[TokenRow], width: int) -> dict[str, Tensor]:
+    """A mask of the pad tokens; with packs positions instead, never both."""
+    lengths = [record_lengths(row) for row in rows]
+    if any(len(each) > 1 for each in lengths):
+        positions = [_positions((*each, width - sum(each))) for each in lengths]
+        return {"position_ids": torch.from_numpy(np.stack(positions))}
+    mask = np.arange(width) < np.array(lengths)
+    return {"attention_mask": torch.from_numpy(mask.astype(np.int64))}
 
 
 def flat_batch(rows: Sequence[TokenRow]) -> Batch:
-    """Rows end to end in one sequence, kept apart by cu_seq_lens; logits where a row is trained."""
-    lengths = [len(row.input_ids) for row in rows]
+    """Records end to end in one row, kept apart by cu_seq_lens; logits where one is trained."""
+    lengths = [length for row in rows for length in record_lengths(row)]
     targets = np.concatenate([np.append(row.labels[1:], IGNORE_INDEX) for row in rows])
     kept = np.flatnonzero(targets != IGNORE_INDEX)
     cu_seq_lens = torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32)
     input_ids = np.concatenate([row.input_ids for row in rows]).astype(np.int64)
-    position_ids = np.concatenate([np.arange(length, dtype=np.int64) for length in lengths])
     inputs = {
         "input_ids": torch.from_numpy(input_ids)[None],
-        "position_ids": torch.from_numpy(position_ids)[None],
+        "position_ids": torch.from_numpy(_positions(lengths))[None],
         "cu_seq_lens_q": cu_seq_lens,
         "cu_seq_lens_k": cu_seq_lens,
         "max_length_q": max(lengths),
@@ -153,33 +193,7 @@ def flat_batch(rows: Sequence[TokenRow]) -> Batch:
     return Batch(inputs, torch.from_numpy(targets[kept].astype(np.int64))[None], len(input_ids))
 
 
-@dataclass(frozen=True)
-class StepPlan:
-    """Which records each optimizer step trains on."""
-
-    num_records: int
-    micro_batch_size: int
-    gradient_accumulation_steps: int
-    num_processes: int
-    seed: int
-
-    @property
-    def records_per_step(self) -> int:
-        """Records in an optimizer step, over all processes; an epoch's last step may have fewer."""
-        return self.micro_batch_size * self.gradient_accumulation_steps * self.num_processes
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps in one pass over the data."""
-        return math.ceil(self.num_records / self.records_per_step)
-
-    def records_of(self, step: int) -> list[int]:
-        """Record numbers of the optimizer step (counted from 0 over all epochs), in order."""
-        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.num_records)
-        start = step_in_epoch * self.records_per_step
-        return [int(i) for i in order[start : start + self.records_per_step]]
-
-    def share_of(self, records: Sequence[int], process_index: int) -> list[int]:
-        """The records of a step that a process trains on: they are dealt out in turn."""
-        return list(records[process_index :: self.num_processes])
+def _positions(lengths: Sequence[int]) -> npt.NDArray[np.int64]:
+    """0 1 2 0 1 0 1 2 3 for records of 3, 2 and 4 tokens."""
+    ends = np.cumsum(lengths, dtype=np.int64)
+    return np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)

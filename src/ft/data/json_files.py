@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ft.data.records import (
     BrokenRecord,
@@ -16,6 +19,7 @@ from ft.data.records import (
     RawRecord,
     Record,
     RecordSource,
+    Split,
     choose_split,
     single_file_note,
 )
@@ -37,20 +41,47 @@ def read(spec: DatasetSpec, files: dict[str, tuple[Path, ...]]) -> RecordSource:
     split = choose_split(spec, files)
     chosen = files[split.name]
     is_single = len(files) == 1 and not spec.data_files
-    return RecordSource(
-        lambda: split.select(_read_files(spec.path, chosen)),
-        single_file_note(spec) if is_single else (),
-    )
+    notes = single_file_note(spec) if is_single else ()
+    return RecordSource(partial(_read_chunks, spec.path, split, chosen), notes)
 
 
-def _read_files(dataset: str, files: Iterable[Path]) -> Iterator[RawRecord]:
+class _Entry(NamedTuple):
+    """A place where a record should be."""
+
+    file: str
+    line: int
+    row: int
+    content: Any
+    """A line's bytes, not parsed yet; or a value; or a `_Fault`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    dataset: str
+    entries: list[_Entry]
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def records(self) -> Iterator[RawRecord]:
+        for file, line, row, content in self.entries:
+            entry = _parse_line(content) if isinstance(content, bytes) else content
+            yield _to_record(entry, Origin(self.dataset, file, line, row))
+
+
+def _read_chunks(dataset: str, split: Split, files: Iterable[Path], size: int) -> Iterator[_Chunk]:
+    entries = iter(split.select(lambda: _read_files(files)))
+    while chosen := list(islice(entries, size)):
+        yield _Chunk(dataset, chosen)
+
+
+def _read_files(files: Iterable[Path]) -> Iterator[_Entry]:
     row = 0
     for file in files:
         is_array = file.suffix.lower() == ".json" and _starts_with(file, b"[")
-        entries = _array_entries(file) if is_array else _line_entries(file)
-        for line, entry in entries:
-            origin = Origin(dataset, str(file), line, row)
-            yield _to_record(entry, origin)
+        name = str(file)
+        for line, content in _array_entries(file) if is_array else _line_entries(file):
+            yield _Entry(name, line, row, content)
             row += 1
 
 
@@ -70,17 +101,16 @@ class _Fault:
         self.detail = detail
 
 
-def _line_entries(file: Path) -> Iterator[tuple[int, Any]]:
-    """Line number and value of every line that is not blank."""
+def _line_entries(file: Path) -> Iterator[tuple[int, bytes]]:
+    """Number and bytes of every line that is not blank."""
     with _open(file) as lines:
         for number, raw in enumerate(lines, start=1):
             line = (raw.removeprefix(_BOM) if number == 1 else raw).strip()
             if not line:
                 continue
-            entry = _parse_line(line)
-            if number == 1 and isinstance(entry, _Fault) and file.suffix.lower() == ".json":
-                _refuse_single_object(file)
-            yield number, entry
+            if number == 1 and file.suffix.lower() == ".json":
+                _refuse_single_object(file, line)
+            yield number, line
 
 
 def _parse_line(line: bytes) -> Any:
@@ -151,7 +181,9 @@ def _broken_array(file: Path, text: str, position: int, message: str) -> UserErr
     )
 
 
-def _refuse_single_object(file: Path) -> None:
+def _refuse_single_object(file: Path, first_line: bytes) -> None:
+    if not isinstance(_parse_line(first_line), _Fault):
+        return
     try:
         value = json.loads(_read_text(file))
     except (json.JSONDecodeError, UserError):

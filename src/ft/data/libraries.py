@@ -10,12 +10,15 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ft.data.records import (
     FORMATS,
+    Chunk,
     Origin,
+    RawRecord,
     Record,
     RecordSource,
     Split,
@@ -27,7 +30,6 @@ from ft.data.records import (
 from ft.runtime.errors import Problem, UserError
 from ft.spec.runspec import DatasetSpec
 
-_BATCH = 1000
 _SPLIT = "data"
 """The split's name for the library where files have none of their own."""
 
@@ -92,14 +94,26 @@ def read_folder(spec: DatasetSpec, folder: Path) -> RecordSource:
 
 def read_hub(spec: DatasetSpec) -> RecordSource:
     """A data set on the hub, from the cache where it is there."""
+    return _source(spec, _load_hub(spec), f"{spec.path}/{Split.parse(spec.split).name}")
+
+
+def hub_fingerprint(spec: DatasetSpec) -> str:
+    """What tells a hub data set's content as it is now: it changes with the commit and the split.
+
+    Raises:
+        UserError: as `read_hub`.
+    """
+    return str(_load_hub(spec)._fingerprint)  # the library keeps it private, and everybody reads it
+
+
+def _load_hub(spec: DatasetSpec) -> Any:
     from datasets import load_dataset
 
     split = Split.parse(spec.split)
     options = _given(name=spec.name, revision=spec.revision, data_files=_plain(spec.data_files))
-    dataset = _load(
+    return _load(
         spec, lambda: load_dataset(spec.path, split=_slice_of(split, split.name), **options)
     )
-    return _source(spec, dataset, f"{spec.path}/{split.name}")
 
 
 def _unread_note(
@@ -137,7 +151,7 @@ def _plain(data_files: Any) -> Any:
 
 
 def _slice_of(split: Split, name: str) -> str:
-    if split.start is None and split.stop is None:
+    if split.is_whole:
         return name
     return f"{name}[{split.start or ''}:{split.stop or ''}]"
 
@@ -146,24 +160,45 @@ def _slice(
     spec: DatasetSpec, split: Split, dataset: Any, file: str, notes: tuple[str, ...] = ()
 ) -> RecordSource:
     """A slice of a data set that the library has loaded whole."""
-    whole = _source(spec, dataset, file, notes)
-    if split.start is None and split.stop is None:
-        return whole
-    return RecordSource(lambda: split.select(whole), notes)
+    if split.is_whole:
+        return _source(spec, dataset, file, notes)
+    chosen = split.positions(len(dataset))
+    return _source(spec, dataset.select(chosen), file, notes, first_row=chosen.start)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    dataset: str
+    file: str
+    first_row: int
+    columns: dict[str, list[Any]]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), ()))
+
+    def records(self) -> Iterator[RawRecord]:
+        rows = zip(*self.columns.values(), strict=True)
+        for row, values in enumerate(rows, start=self.first_row):
+            fields = dict(zip(self.columns, values, strict=True))
+            yield Record(fields, Origin(self.dataset, self.file, None, row))
 
 
 def _source(
-    spec: DatasetSpec, dataset: Any, file: str, notes: tuple[str, ...] = ()
+    spec: DatasetSpec,
+    dataset: Any,
+    file: str,
+    notes: tuple[str, ...] = (),
+    *,
+    first_row: int = 0,
 ) -> RecordSource:
-    def read() -> Iterator[Record]:
-        row = 0
-        for batch in dataset.iter(batch_size=_BATCH):
-            for values in zip(*batch.values(), strict=True):
-                fields = dict(zip(batch, values, strict=True))
-                yield Record(fields, Origin(spec.path, file, None, row))
-                row += 1
+    def chunks(size: int) -> Iterator[Chunk]:
+        row = first_row
+        for columns in dataset.iter(batch_size=size):
+            chunk = _Chunk(spec.path, file, row, columns)
+            yield chunk
+            row += len(chunk)
 
-    return RecordSource(read, notes, len(dataset))
+    return RecordSource(chunks, notes, len(dataset))
 
 
 def _load(spec: DatasetSpec, load: Callable[[], Any]) -> Any:

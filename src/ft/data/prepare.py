@@ -6,20 +6,22 @@ used, hold out the tail.
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ft.data.intake import Intake, IntakeOptions, Progress
+from ft.data.intake import Progress
 from ft.data.layout import StrategyOptions
+from ft.data.obtain import Obtained, Obtaining, TokenCache
 from ft.data.prompt import PromptLayout
 from ft.data.report import TOO_LONG, DataReport, DatasetReport, DropTally, count, count_drops
 from ft.data.strategy import AllowCode
-from ft.data.tokenized import TokenizedSet, TokenStore, TokenStoreBuilder
+from ft.data.tokenized import TokenizedSet, TokenStore
 from ft.runtime.errors import Problem, UserError
 from ft.spec.runspec import DataSpec
 
@@ -39,22 +41,32 @@ class PreparedData:
         heldout: Examples to measure on, if any are held out.
         layouts: The prompt layout of each of `datasets:`, each once.
         report: What became of the records.
+        entries: Folders of the tokenized cache in which they are kept.
     """
 
     train: TokenizedSet
     heldout: TokenizedSet | None
     layouts: tuple[PromptLayout, ...]
     report: DataReport
+    entries: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class LazyTokenizer:
+    """A tokenizer that is loaded only if there is something to tokenize."""
+
+    load: Callable[[], PreTrainedTokenizerBase]
 
 
 def prepare_data(
     spec: DataSpec,
     *,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerBase | LazyTokenizer,
     seed: int,
     base_dir: Path,
     on_progress: Progress | None = None,
     allow_code: AllowCode | None = None,
+    cache: TokenCache | None = None,
 ) -> PreparedData:
     """Reads and tokenizes a run's data sets.
 
@@ -66,34 +78,58 @@ def prepare_data(
         on_progress: Called with what is done, how many records are through, and of how many.
         allow_code: Called with the sha256 of a user's strategy file before it is run: may it be?
             None allows all.
+        cache: Where tokens are kept, and found again; None = nowhere.
 
     Raises:
         UserError: Files, layouts or splits are not there; or code may not be run; or more records
             than `max_drop` allows can't be used; or none are left to train on.
+        MachineError: No space for the cache, or a worker died.
     """
     _check_heldout(spec)
-    options = IntakeOptions(
-        tokenizer, StrategyOptions.of(spec), spec.excess_length_strategy, on_progress, allow_code
+    obtaining = Obtaining(
+        tokenizer.load if isinstance(tokenizer, LazyTokenizer) else lambda: tokenizer,
+        base_dir,
+        StrategyOptions.of(spec),
+        spec.excess_length_strategy,
+        spec.dataset_num_proc,
+        on_progress,
+        allow_code,
+        cache,
     )
-    intakes = [Intake(each, base_dir, options) for each in spec.datasets]
-    tests = [Intake(each, base_dir, options, is_heldout=True) for each in spec.test_datasets]
-    store, test_store = _take_in(intakes), _take_in(tests)
-    reports = tuple(intake.report for intake in (*intakes, *tests))
+    merged = obtaining.obtain(spec.datasets, is_heldout=False)
+    tests = obtaining.obtain(spec.test_datasets, is_heldout=True)
+    reports = (*merged.reports, *tests.reports)
     _check_drops(reports, spec)
-    usable = _usable_rows(store, seed if spec.shuffle_merged_datasets else None)
-    if tests:
-        train, heldout = usable, _usable_rows(test_store, None)
+    usable = _usable_rows(merged.store, seed if spec.shuffle_merged_datasets else None)
+    if spec.test_datasets:
+        train, heldout = usable, _usable_rows(tests.store, None)
     else:
         num_train = max(len(usable) - heldout_size(len(usable), spec.val_set_size), 0)
         train, heldout = usable[:num_train], usable[num_train:]
     _check_sizes(train, heldout, reports, spec)
-    layouts = {repr(each.layout): each.layout for each in intakes if each.layout is not None}
     return PreparedData(
         train,
         heldout if len(heldout) else None,
-        tuple(layouts.values()),
-        DataReport(reports, len(train), len(heldout)),
+        _each_once(merged.layouts),
+        _report(merged, tests, len(train), len(heldout)),
+        tuple(each.entry for each in (merged, tests) if each.entry is not None),
     )
+
+
+def _report(merged: Obtained, tests: Obtained, num_train: int, num_heldout: int) -> DataReport:
+    return DataReport(
+        (*merged.reports, *tests.reports),
+        num_train,
+        num_heldout,
+        is_from_cache=merged.is_from_cache and (tests.is_from_cache or not tests.reports),
+        notes=tuple(dict.fromkeys((*merged.notes, *tests.notes))),
+    )
+
+
+def _each_once(layouts: Sequence[PromptLayout | None]) -> tuple[PromptLayout, ...]:
+    """The layouts that differ in what prompt.json would hold of them."""
+    unique = {json.dumps(each.to_json()): each for each in reversed(layouts) if each is not None}
+    return tuple(reversed(unique.values()))
 
 
 def shuffled_order(num_rows: int, seed: int | None) -> np.typing.NDArray[np.int64]:
@@ -106,13 +142,6 @@ def shuffled_order(num_rows: int, seed: int | None) -> np.typing.NDArray[np.int6
 def heldout_size(num_rows: int, val_set_size: float) -> int:
     """Rows to hold out: a share of all, rounded up, or a number if over 1."""
     return int(val_set_size) if val_set_size > 1 else math.ceil(val_set_size * num_rows)
-
-
-def _take_in(intakes: Sequence[Intake]) -> TokenStore:
-    builder = TokenStoreBuilder()
-    for intake in intakes:
-        intake.run(builder)
-    return builder.build()
 
 
 def _usable_rows(store: TokenStore, seed: int | None) -> TokenizedSet:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from ft.runtime.errors import Problem, UserError
 from ft.spec.runspec import DatasetSpec
@@ -24,8 +24,13 @@ FORMATS = {
 }
 """File ending -> format, in the words of `ds_type` and of the `datasets` library."""
 
+READ_AHEAD = 1000
+"""Records that are read before the first of them is given out."""
+
 COMPRESSIONS = {".gz", ".bz2", ".xz", ".zst"}
 DEFAULT_SPLIT = "train"
+
+T = TypeVar("T")
 
 _SPLIT = re.compile(
     r"(?P<name>[\w.-]+)(?:\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?", flags=re.ASCII
@@ -72,22 +77,32 @@ class BrokenRecord:
 RawRecord = Record | BrokenRecord
 
 
+class Chunk(Protocol):
+    """Consecutive records that are not decoded yet, so that another process can do it."""
+
+    def __len__(self) -> int: ...
+
+    def records(self) -> Iterator[RawRecord]:
+        """The records, decoded one by one."""
+
+
 @dataclass(frozen=True)
 class RecordSource:
     """The records of one data set, readable any number of times.
 
     Attributes:
-        read: Starts reading from the first record.
+        chunks: Starts reading from the first record; gives chunks of at most so many records.
         notes: What the user should know about how the data set was found.
         num_records: How many there are, where that is known without reading them.
     """
 
-    read: Callable[[], Iterable[RawRecord]]
+    chunks: Callable[[int], Iterator[Chunk]]
     notes: tuple[str, ...] = ()
     num_records: int | None = None
 
     def __iter__(self) -> Iterator[RawRecord]:
-        return iter(self.read())
+        for chunk in self.chunks(READ_AHEAD):
+            yield from chunk.records()
 
 
 @dataclass(frozen=True)
@@ -115,16 +130,24 @@ class Split:
             )
         return cls(match["name"], match["start"], match["stop"])
 
-    def select(self, records: Iterable[RawRecord]) -> Iterable[RawRecord]:
-        """The records of the slice; only a slice counted from the end reads all of them first."""
+    @property
+    def is_whole(self) -> bool:
+        """Whether there is no slice."""
+        return self.start is None and self.stop is None
+
+    def select(self, read: Callable[[], Iterable[T]]) -> Iterable[T]:
+        """What the slice leaves; one that needs the number of all reads them once to count."""
         bounds = (self.start, self.stop)
-        if bounds == (None, None):
-            return records
+        if self.is_whole:
+            return read()
         if all(bound is None or bound.isdigit() for bound in bounds):
-            return islice(records, *(None if bound is None else int(bound) for bound in bounds))
-        everything = list(records)
-        start, stop = (_to_index(bound, len(everything)) for bound in bounds)
-        return everything[start:stop]
+            return islice(read(), *(None if bound is None else int(bound) for bound in bounds))
+        chosen = self.positions(sum(1 for _ in read()))
+        return islice(read(), chosen.start, chosen.stop)
+
+    def positions(self, length: int) -> range:
+        """The places that the slice takes of so many."""
+        return range(length)[_to_index(self.start, length) : _to_index(self.stop, length)]
 
 
 def file_format(path: Path) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -99,6 +99,40 @@ class DatasetReport:
         if len(tally.examples) < NUM_EXAMPLES:
             tally.examples.append(drop)
 
+    def absorb(self, part: DatasetReport) -> None:
+        """Adds the counts and drops of a later part of the same data set."""
+        for name in _COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(part, name))
+        self.longest = max(self.longest, part.longest)
+        for reason, tally in part.drops.items():
+            total = self.drops.setdefault(reason, DropTally(tally.is_consented))
+            total.count += tally.count
+            total.examples.extend(tally.examples[: NUM_EXAMPLES - len(total.examples)])
+
+    def to_plain(self) -> dict[str, Any]:
+        """Everything that there is, as JSON can hold it."""
+        return asdict(self)
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> DatasetReport:
+        """The report that `to_plain` wrote.
+
+        Raises:
+            KeyError, TypeError: It is not what `to_plain` writes.
+        """
+        drops = {
+            reason: DropTally(
+                tally["is_consented"],
+                tally["count"],
+                [
+                    Drop(**{**each, "origin": Origin(**each["origin"])})
+                    for each in tally["examples"]
+                ],
+            )
+            for reason, tally in plain["drops"].items()
+        }
+        return cls(**{**plain, "drops": drops})
+
     @property
     def num_dropped_silently(self) -> int:
         """Records lost without the user's consent."""
@@ -122,6 +156,18 @@ class DatasetReport:
         return lines
 
 
+_COUNTS = (
+    "num_read",
+    "num_kept",
+    "num_truncated",
+    "num_rows",
+    "num_lost_rows",
+    "num_tokens",
+    "num_trained_tokens",
+    "num_without_end",
+)
+
+
 @dataclass(frozen=True)
 class DataReport:
     """The account of a run's data.
@@ -130,23 +176,30 @@ class DataReport:
         datasets: One a data set, in the YAML's order, `test_datasets` last.
         num_train: Rows to train on.
         num_heldout: Rows held out.
+        is_from_cache: The tokens were there already; the account is that of their making.
+        notes: What the user should know of the cache.
     """
 
     datasets: tuple[DatasetReport, ...]
     num_train: int
     num_heldout: int
+    is_from_cache: bool = False
+    notes: tuple[str, ...] = ()
 
     def render(self) -> list[str]:
         """Plain lines for the terminal."""
         lines = [line for dataset in self.datasets for line in dataset.render()]
+        lines.extend(f"note: {note}" for note in self.notes)
         heldout = f", {self.num_heldout:,} held out" if self.num_heldout else ""
-        return [*lines, f"{count(self.num_train, 'row')} to train on{heldout}"]
+        source = " (tokens from the cache)" if self.is_from_cache else ""
+        return [*lines, f"{count(self.num_train, 'row')} to train on{heldout}{source}"]
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain data, origins written as `file:line`."""
         return {
             "num_train": self.num_train,
             "num_heldout": self.num_heldout,
+            "is_from_cache": self.is_from_cache,
             "datasets": [_plain(dataset) for dataset in self.datasets],
         }
 

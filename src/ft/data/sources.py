@@ -11,7 +11,9 @@ the YAML), or if it looks like one; otherwise it is a hub data set's name.
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from ft.data import json_files, libraries
@@ -21,8 +23,10 @@ from ft.data.records import (
     FORMATS,
     RecordSource,
     Split,
+    choose_split,
     file_format,
 )
+from ft.runtime.durable import sha256_of
 from ft.runtime.errors import Problem, UserError
 from ft.spec.runspec import DatasetSpec
 
@@ -46,6 +50,51 @@ def read_records(spec: DatasetSpec, base_dir: Path) -> RecordSource:
             return json_files.read(spec, files)
         return libraries.read_files(spec, files)
     return libraries.read_hub(spec) if path is None else libraries.read_folder(spec, path)
+
+
+@dataclass(frozen=True)
+class SourceIdentity:
+    """What tells the content of a data set.
+
+    Attributes:
+        digest: Changes with any byte of the files, with their order, endings and number.
+        names: How the data set and its files are called; no part of the digest.
+    """
+
+    digest: str
+    names: tuple[str, ...]
+
+
+def identify_source(spec: DatasetSpec, base_dir: Path) -> SourceIdentity:
+    """Reads the bytes of a data set's files, and decodes none of them.
+
+    A hub data set is told by the `datasets` library's fingerprint, so it is looked up on the hub.
+
+    Raises:
+        UserError: There is no such file, folder, split or hub data set.
+    """
+    path = find_local(spec.path, base_dir)
+    files = _local_files(spec, path, base_dir)
+    if files is not None:
+        chosen = files[choose_split(spec, files).name]
+        parts = [("".join(file.suffixes).lower(), _digest(file)) for file in chosen]
+        return SourceIdentity(_digest_of(parts), (spec.path, *map(str, chosen)))
+    if path is None:
+        return SourceIdentity(_digest_of([("hub", libraries.hub_fingerprint(spec))]), (spec.path,))
+    inside = sorted(file for file in path.rglob("*") if file.is_file())
+    parts = [(str(file.relative_to(path)), _digest(file)) for file in inside]
+    return SourceIdentity(_digest_of(parts), (spec.path, str(path)))
+
+
+def _digest(file: Path) -> str:
+    try:
+        return sha256_of(file)
+    except OSError as error:
+        raise UserError(Problem(f"can't be read: {error.strerror}", where=str(file))) from None
+
+
+def _digest_of(parts: list[tuple[str, str]]) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def find_local(name: str, base_dir: Path) -> Path | None:
