@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 # Before any library is imported: nothing in the suite may reach for a hub or fork after threads.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Nor write to the user's own caches.
+_CACHES = tempfile.TemporaryDirectory(prefix="ft-caches-")
+os.environ["XDG_CACHE_HOME"] = _CACHES.name
 
 from pathlib import Path
 

@@ -1,7 +1,9 @@
 """The commands as a user types them: real processes, their output and their exit codes."""
 
 import json
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,7 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
+from ft.cli.app import app
+from ft.cli.grouping import CHECK, START, TRAIN, USE
 from runs import curve, write_config
 
 RECORD = {"question": "How many?", "context": "CREATE TABLE t (c INTEGER)"}
@@ -136,6 +141,15 @@ def test_wrong_input_exits_2_without_a_traceback(project, arguments, says):
     assert "Traceback" not in failed.stderr
 
 
+def test_a_base_that_is_not_to_be_had_is_told_at_its_line_before_anything_is_loaded(tmp_path):
+    config = write_config(tmp_path, Path("nobody/nothing-of-the-kind"))
+    refused = ft("train", config, environment={"HF_HUB_OFFLINE": "1"}, timeout=20)
+    assert refused.returncode == 2
+    line = config.read_text().splitlines().index("base_model: nobody/nothing-of-the-kind") + 1
+    assert f"{config.name}:{line}:1: base_model: nobody/nothing-of-the-kind" in refused.stderr
+    assert "--base-model FOLDER" in refused.stderr
+
+
 def test_a_failing_strategy_shows_its_own_error(project):
     (project / "mine.py").write_text("import not_there_at_all\ndef load(tokenizer, cfg): ...\n")
     failed = ft(
@@ -244,8 +258,29 @@ def test_validate_imports_no_torch_and_is_quick():
     assert "qlora, r 32, alpha 16, dropout 0.05" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["", "train", "validate", "merge", "infer", "eval"])
-def test_help(command):
-    shown = ft(*command.split(), "--help")
+def test_validate_counts_the_steps(tmp_path, tiny_llama):
+    config = write_config(tmp_path, tiny_llama, num_records=21, num_epochs=2, val_set_size=1 / 21)
+    shown = ft("validate", config).stdout
+    num_steps = int(re.search(r"2 epochs of 20 records = (\d+) steps", shown)[1])
+    per_step = int(re.search(r"(\d+) records a step", shown)[1])
+    assert num_steps == 2 * math.ceil(20 / per_step)
+
+
+def test_help_has_every_command_in_a_group_with_an_example():
+    shown = ft("--help").stdout
+    names = {name for name, command in get_command(app).commands.items() if not command.hidden}
+    examples = re.findall(r"^  ft ([a-z]+) .*?  [A-Z]", shown, re.M)
+    assert sorted(examples) == sorted(names)
+    assert [title for title in (START, CHECK, TRAIN, USE) if f"\n{title}:\n" in shown] == [
+        START, CHECK, TRAIN, USE,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["train", "validate", "merge", "infer", "eval", "doctor"])
+def test_help_of_a_command_shows_only_what_it_takes(command):
+    shown = ft(command, "--help")
     assert shown.returncode == 0
-    assert "ft" in shown.stdout
+    options = set(re.findall(r"^  (--[a-z-]+)", shown.stdout, re.M))
+    assert ("--prompt" in options) == (command == "infer")
+    assert ("--overwrite" in options) == (command == "train")
+    assert "--install-completion" not in options

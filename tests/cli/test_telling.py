@@ -46,7 +46,7 @@ def test_explain_a_key():
         ("--lora-r", "option:   --lora-r"),
         ("sequence_len", "unit:     tokens"),
         ("flash_attention", "old name: flash_attention"),
-        ("sample_packing", "sample_packing: not supported"),
+        ("s2_attention", "s2_attention: not supported"),
         ("wandb_project", "wandb_project: no effect here"),
         ("learning_rate", "default:  required"),
         ("lora", "lora_target_linear"),

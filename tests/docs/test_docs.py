@@ -1,5 +1,6 @@
 """What the documents say is true: their YAML loads, their commands exist, their files are there."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -11,6 +12,7 @@ from ft.cli.app import app
 from ft.data.strategy import check_strategy
 from ft.spec import load_spec
 from ft.spec.runspec import DatasetSpec, sections_of_keys
+from ft.spec.schema import json_schema
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -28,6 +30,22 @@ def test_every_config_loads_and_names_the_command_that_runs_it(config):
     assert f"ft train configs/{config.name}" in config.read_text()
     for entry in loaded.spec.data.datasets:
         check_strategy(entry, config.parent)
+
+
+def test_the_schema_that_editors_read_is_today_s():
+    written = json.loads((ROOT / "docs" / "ft.schema.json").read_text("utf-8"))
+    assert written == json_schema(), "run: ft schema > docs/ft.schema.json"
+
+
+@pytest.mark.parametrize(
+    "config",
+    sorted([*(ROOT / "configs").glob("*.yml"), *(ROOT / "examples").rglob("*.yml")]),
+    ids=lambda path: path.name,
+)
+def test_yaml_files_of_ours_point_editors_to_the_schema(config):
+    first_line = config.read_text("utf-8").partition("\n")[0]
+    target = first_line.removeprefix("# yaml-language-server: $schema=")
+    assert (config.parent / target).resolve() == ROOT / "docs" / "ft.schema.json"
 
 
 @pytest.mark.parametrize("text", blocks("yaml"))

@@ -122,9 +122,11 @@ def test_a_checkpoint_that_says_no_cache_is_asked_with_one_all_the_same(learned)
     base.config.use_cache = base.generation_config.use_cache = False
     widths = []
     with base.model.register_forward_pre_hook(
-        lambda module, args, kwargs: widths.append(kwargs["inputs_embeds"].shape[1])
-        if kwargs.get("inputs_embeds") is not None
-        else widths.append(kwargs["input_ids"].shape[1]),
+        lambda module, args, kwargs: (
+            widths.append(kwargs["inputs_embeds"].shape[1])
+            if kwargs.get("inputs_embeds") is not None
+            else widths.append(kwargs["input_ids"].shape[1])
+        ),
         with_kwargs=True,
     ):
         answerer.answers([answerer.raw_prompt("SELECT COUNT")], Sampling(max_new_tokens=4))

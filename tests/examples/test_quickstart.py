@@ -82,6 +82,32 @@ def run_ft(*arguments, folder):
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
+def test_the_two_commands_lead_to_a_model_that_answers(tmp_path):
+    """All of it, as the README says: about two minutes on two cores."""
+    assert run_ft("init", "--quickstart", "first", folder=tmp_path).returncode == 0
+    checked = run_ft("validate", "first/sql.yml", folder=tmp_path)
+    assert "2,000 records = 188 steps" in checked.stdout
+    trained = run_ft("train", "first/sql.yml", folder=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    assert "next: ft infer quickstart-out" in trained.stdout
+
+    measured = run_ft("eval", "--num-records", 100, "--batch-size", 50, folder=tmp_path)
+    assert measured.returncode == 0, measured.stderr
+    result = json.loads((tmp_path / "quickstart-out" / "evaluation.json").read_text("utf-8"))
+    assert result["base"]["exact_match"] < 0.05
+    assert result["tuned"]["exact_match"] >= 0.8
+
+    record = read("heldout.jsonl")[0]
+    asked = ("--prompt", record["question"], "--field", f"context={record['context']}")
+    assert run_ft("merge", "quickstart-out", folder=tmp_path).returncode == 0
+    answers = [
+        run_ft("infer", run, *asked, folder=tmp_path).stdout
+        for run in ("quickstart-out", "quickstart-out/merged")
+    ]
+    assert answers[0] == answers[1]
+    assert answers[0].startswith("SELECT ")
+
+
 def test_init_lays_the_files_out_and_overwrites_nothing(tmp_path):
     ran = run_ft("init", "--quickstart", "first", folder=tmp_path)
     assert ran.returncode == 0, ran.stderr

@@ -48,13 +48,15 @@ def test_trains_stops_and_goes_on(tmp_path, tiny_llama, keys):
     torch.testing.assert_close(stopped[:, 1], straight[:, 1], rtol=2e-3, atol=0)
 
 
-def test_flat_trains_like_padded(tmp_path, tiny_llama):
+@pytest.mark.parametrize("is_packed", [False, True], ids=["records", "packs"])
+def test_flat_trains_like_padded(tmp_path, tiny_llama, is_packed):
     """The variable-length kernel against SDPA with a mask, in bf16."""
     curves = {}
     for attention in ("varlen", "sdpa"):
         folder = tmp_path / attention
         folder.mkdir()
         keys = {"attn_implementation": attention, "bf16": True, "num_epochs": 4}
+        keys["sample_packing"] = is_packed
         run(write_config(folder, tiny_llama, **keys))
         curves[attention] = torch.tensor(curve(folder / "out"))[:, 1]
     torch.testing.assert_close(curves["varlen"], curves["sdpa"], rtol=5e-3, atol=0)

@@ -22,6 +22,7 @@ from rich.progress import (
 )
 
 from ft.cli.output import discard_output
+from ft.cli.visible import marks_for, one_line
 from ft.runtime import process_rank
 
 Event = dict[str, Any]
@@ -58,8 +59,9 @@ class _Display:
 
     def __call__(self, event: Event) -> None:
         """Shows one event."""
+        marks = marks_for(self.console.encoding)
         for line in _SENTENCES.get(event["event"], _nothing)(event):
-            self.console.print(line, markup=False)
+            self.console.print(one_line(line, marks), markup=False)
 
 
 class _PlainDisplay(_Display):
@@ -179,11 +181,21 @@ def _model(event: Event) -> list[str]:
 def _start(event: Event) -> list[str]:
     epochs = event["num_steps"] / event["steps_per_epoch"]
     resumed = f", {event['step']} of them done" if event["step"] else ""
+    packing = event.get("packing")
+    rows_per_step = f"{event['rows_per_step']}{' packs' if packing else ''}"
     return [
+        *([_packing_line(packing)] if packing else []),
         f"training: {event['num_train_records']:,} records, {event['num_steps']:,} steps of "
-        f"{event['records_per_step']} ({epochs:.2f} epochs{resumed}), {event['optimizer']}, "
-        f"{event['lr_scheduler']} from {event['learning_rate']:g}"
+        f"{rows_per_step} ({epochs:.2f} epochs{resumed}), {event['optimizer']}, "
+        f"{event['lr_scheduler']} from {event['learning_rate']:g}",
     ]
+
+
+def _packing_line(packing: dict[str, Any]) -> str:
+    return (
+        f"packing: {packing['num_records']:,} records in {packing['num_packs']:,} packs of "
+        f"{packing['capacity']:,}, {100 * packing['efficiency']:.1f} % full"
+    )
 
 
 def _evaluation(event: Event) -> list[str]:

@@ -8,6 +8,7 @@ import traceback
 from rich.console import Console
 from rich.text import Text
 
+from ft.cli.visible import marks_for, one_line
 from ft.runtime import FtError, MachineError, Problem
 from ft.runtime.durable import is_disk_full
 
@@ -45,8 +46,10 @@ def _as_known(error: BaseException) -> FtError | None:
 
 def _print(problems: list[Problem] | tuple[Problem, ...]) -> None:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
+    marks = marks_for(sys.stderr.encoding)
     for problem in problems:
-        lines = problem.render().splitlines()
+        # Names and records in a message are strangers' text: nothing of them may steer a terminal.
+        lines = [one_line(line, marks) for line in problem.render().split("\n")]
         style = "bold red" if sys.stderr.isatty() else ""
         console.print(Text(lines[0], style=style))
         for line in lines[1:]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from ft.spec import RunSpec
+from ft.data.sources import find_local
+from ft.spec import LoadedSpec, RunSpec
+from ft.spec.runspec import DatasetSpec, TrainingSpec
 
 
-def overview(spec: RunSpec) -> list[str]:
+def overview(loaded: LoadedSpec) -> list[str]:
     """What a config will do, for `ft validate`."""
+    spec = loaded.spec
     model, adapter, data, training = spec.model, spec.adapter, spec.data, spec.training
     bits = ", 4 bits" if model.load_in_4bit else ", 8 bits" if model.load_in_8bit else ""
     method = (
@@ -18,10 +23,6 @@ def overview(spec: RunSpec) -> list[str]:
         f"dropout {adapter.lora_dropout:g}"
         if adapter.adapter
         else "all parameters"
-    )
-    per_step = training.micro_batch_size * training.gradient_accumulation_steps
-    length = (
-        f"{training.max_steps} steps" if training.max_steps else f"{training.num_epochs:g} epochs"
     )
     sets = [
         f"{entry.path} as {entry.type if isinstance(entry.type, str) else 'a mapping'}"
@@ -31,11 +32,42 @@ def overview(spec: RunSpec) -> list[str]:
         f"model:    {model.base_model}{bits}",
         f"method:   {method}",
         *[f"data:     {text}, up to {data.sequence_len} tokens a record" for text in sets],
-        f"training: {length}, {training.optimizer}, {training.lr_scheduler} from "
-        f"{training.learning_rate:g}, {per_step} records a step "
+        f"training: {_length(spec, loaded.path.parent)}, {training.optimizer}, "
+        f"{training.lr_scheduler} from {training.learning_rate:g}",
+        f"          {records_per_step(training)} records a step "
         f"({training.micro_batch_size} x {training.gradient_accumulation_steps})",
         f"output:   {spec.output.output_dir}",
     ]
+
+
+def records_per_step(training: TrainingSpec) -> int:
+    """Records of an optimizer step on one device."""
+    return training.micro_batch_size * training.gradient_accumulation_steps
+
+
+def _length(spec: RunSpec, folder: Path) -> str:
+    """How long it trains: in steps, where the records can be counted without reading them."""
+    training = spec.training
+    if training.max_steps:
+        return f"{training.max_steps} steps"
+    epochs = f"{training.num_epochs:g} {'epoch' if training.num_epochs == 1 else 'epochs'}"
+    counts = [_count_lines(entry, folder) for entry in spec.data.datasets]
+    if not all(counts):
+        return epochs
+    num_records = sum(count for count in counts if count)
+    held_out = spec.data.val_set_size
+    num_records -= int(held_out) if held_out > 1 else math.ceil(held_out * num_records)
+    num_steps = math.ceil(math.ceil(num_records / records_per_step(training)) * training.num_epochs)
+    return f"{epochs} of {num_records:,} records = {num_steps:,} steps"
+
+
+def _count_lines(entry: DatasetSpec, folder: Path) -> int | None:
+    """Lines of a JSON lines file; None where records can't be counted so."""
+    path = find_local(entry.path, folder)
+    if path is None or path.suffix != ".jsonl" or (entry.split and "[" in entry.split):
+        return None
+    with path.open("rb") as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
 
 
 def comparison(result: dict[str, Any]) -> Table:

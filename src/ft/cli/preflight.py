@@ -7,22 +7,36 @@ from functools import partial
 
 from ft.data.sources import find_local
 from ft.data.strategy import check_strategy
-from ft.model.base_check import check_adapter_folder, check_base
+from ft.model.base_check import (
+    check_adapter_folder,
+    check_base,
+    check_tokenizer_folder,
+    is_local,
+)
 from ft.runtime import Problem, UserError
 from ft.spec import LoadedSpec
 from ft.train.claim import located_spec
 
 
-def check_inputs(loaded: LoadedSpec) -> None:
+def check_inputs(loaded: LoadedSpec, *, needs_weights: bool = True) -> None:
     """Looks for everything that the config names on this machine.
+
+    Args:
+        loaded: The config.
+        needs_weights: The base model and an adapter to go on from must be there, not only a
+            tokenizer.
 
     Raises:
         UserError: with every fault found, each at the line or option that names it.
     """
     spec, folder = loaded.spec, loaded.path.parent
     model = located_spec(loaded).model
-    problems = _problems(loaded, ("base_model",), partial(check_base, model))
-    if spec.adapter.lora_model_dir is not None:
+    if needs_weights:
+        problems = _problems(loaded, ("base_model",), partial(check_base, model))
+    else:
+        key = "tokenizer_config" if model.tokenizer_config else "base_model"
+        problems = _problems(loaded, (key,), partial(check_tokenizer_folder, model))
+    if needs_weights and spec.adapter.lora_model_dir is not None:
         check = partial(check_adapter_folder, spec.adapter.lora_model_dir)
         problems += _problems(loaded, ("lora_model_dir",), check)
     for name in ("datasets", "test_datasets"):
@@ -31,6 +45,34 @@ def check_inputs(loaded: LoadedSpec) -> None:
                 loaded, (name, i, "path"), partial(find_local, entry.path, folder)
             )
             problems += _problems(loaded, (name, i, "type"), partial(check_strategy, entry, folder))
+    if problems:
+        raise UserError(*problems)
+
+
+def check_hub_names(loaded: LoadedSpec, *, needs_weights: bool = True) -> None:
+    """Asks the hub once for a base and a tokenizer that are not on this machine.
+
+    Args:
+        loaded: The config.
+        needs_weights: The base model must be there, not only a tokenizer.
+
+    Raises:
+        UserError: one of them is not there, may not be read, or is out of reach.
+    """
+    from ft.model.hub import CONFIG, TOKENIZER_CONFIG, require_on_hub
+
+    model = located_spec(loaded).model
+    asked = []
+    if model.tokenizer_config:
+        asked.append(("tokenizer_config", model.tokenizer_config, TOKENIZER_CONFIG))
+    if needs_weights or not model.tokenizer_config:
+        asked.append(("base_model", model.base_model, CONFIG))
+    problems = []
+    for key, name, file in asked:
+        if not is_local(name):
+            revision = model.revision_of_model if name == model.base_model else None
+            check = partial(require_on_hub, name, file, role=key, revision=revision)
+            problems += _problems(loaded, (key,), check)
     if problems:
         raise UserError(*problems)
 

@@ -16,25 +16,36 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 STAGING_PREFIX = ".tmp-"
 
 
 def write_text(path: Path, text: str) -> None:
     """Writes a file so that a reader sees the old or the new one, never half of it."""
-    staging = path.with_name(f"{STAGING_PREFIX}{path.name}-{os.getpid()}")
-    with staging.open("w", encoding="utf-8") as file:
+    with staged_file(path) as file:
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    staging.replace(path)
-    sync_folder(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
     """``write_text`` of indented JSON; NaN and infinity are refused."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextmanager
+def staged_file(target: Path) -> Iterator[TextIO]:
+    """A text file to write, which becomes ``target`` when the block ends; gone if it raises."""
+    staging = target.with_name(f"{STAGING_PREFIX}{target.name}-{os.getpid()}")
+    try:
+        with staging.open("w", encoding="utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        staging.replace(target)
+    except BaseException:
+        staging.unlink(missing_ok=True)
+        raise
+    sync_folder(target.parent)
 
 
 @contextmanager

@@ -31,8 +31,11 @@ FREE_KEYS = frozenset(
         "evals_per_epoch",
         "eval_strategy",
         "eval_batch_size",
+        "eval_sample_packing",
         "early_stopping_patience",
         "max_drop",
+        "dataset_prepared_path",
+        "dataset_num_proc",
     }
 )
 

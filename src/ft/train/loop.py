@@ -1,7 +1,7 @@
 """The training loop, top to bottom.
 
     for each optimizer step:
-        records of the step <- (seed, epoch, step)
+        rows of the step, records or packs <- (seed, epoch, step)
         forward and backward, micro-batch by micro-batch, divided by the trained tokens of the step
         stop if the loss or the gradient is not a number
         clip, update, advance the schedule
@@ -28,8 +28,9 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ft.data.batches import Batch, StepPlan, TokenRow
+from ft.data.batches import Batch, TokenRow, join, record_lengths
 from ft.data.segments import IGNORE_INDEX
+from ft.data.steps import Row, StepPlan
 from ft.evaluate.objective import Objective, held_out_loss
 from ft.runtime import EventLog, Interrupted, Problem, TrainingError
 from ft.train.cadence import Cadence
@@ -162,13 +163,14 @@ class TrainingLoop:
     def _step(self) -> StepResult:
         started = time.perf_counter()
         step = self.state.step
-        records = self.plan.records_of(step)
+        rows = self.plan.rows_of(step)
+        records = [record for row in rows for record in row]
         num_trained = sum(self.objective.weight(self.train_rows[i]) for i in records)
         process_index = self.accelerator.process_index
-        micro_batches = self._micro_batches(records)
+        micro_batches = self._micro_batches(rows)
         loss_sum = torch.zeros((), device=self.accelerator.device)
-        for number, indices in enumerate(micro_batches):
-            batch = self._batch(indices, filler=records[0])
+        for number, own_rows in enumerate(micro_batches):
+            batch = self._batch(own_rows, filler=rows[0])
             seed_generators(self.settings.seed, step, number, process_index)
             is_last = number == len(micro_batches) - 1
             loss_sum += self._forward_backward(batch, num_trained, synchronize=is_last)
@@ -178,7 +180,7 @@ class TrainingLoop:
         self._require_finite("gradient norm", grad_norm, records)
         learning_rate = float(self.schedule.get_last_lr()[0])
         was_skipped = self._update()
-        num_tokens = sum(len(self.train_rows[i].input_ids) for i in records)
+        num_tokens = sum(map(self.plan.num_tokens, rows))
         elapsed_s = time.perf_counter() - started
         self.state.step += 1
         self.state.num_records_seen += len(records)
@@ -188,26 +190,26 @@ class TrainingLoop:
             loss, grad_norm, learning_rate, num_tokens, num_trained, elapsed_s, was_skipped
         )
 
-    def _micro_batches(self, records: Sequence[int]) -> list[list[int]]:
-        """This process's forward passes of the step, as record numbers.
+    def _micro_batches(self, rows: Sequence[Row]) -> list[list[Row]]:
+        """This process's forward passes of the step.
 
         Every process makes the same number of passes, as collective operations need; one that has
         fewer makes empty ones.
         """
         cuts = []
         for process_index in range(self.plan.num_processes):
-            share = self.plan.share_of(records, process_index)
-            lengths = [len(self.train_rows[i].input_ids) for i in share]
+            share = self.plan.share_of(rows, process_index)
+            lengths = [self.plan.num_tokens(row) for row in share]
             cut = self.objective.layout.cut(lengths, self.plan.micro_batch_size)
             cuts.append([[share[position] for position in batch] for batch in cut])
         own = cuts[self.accelerator.process_index]
         return own + [[]] * (max(map(len, cuts)) - len(own))
 
-    def _batch(self, indices: Sequence[int], filler: int) -> Batch:
-        """The micro-batch; an empty one repeats a record with every target ignored."""
-        rows = [self.train_rows[i] for i in indices or [filler]]
-        batch = self.objective.layout.batch(rows).to(self.accelerator.device)
-        if not indices:
+    def _batch(self, rows: Sequence[Row], filler: Row) -> Batch:
+        """The micro-batch; an empty one repeats a row with every target ignored."""
+        joined = [join([self.train_rows[i] for i in row]) for row in rows or [filler]]
+        batch = self.objective.layout.batch(joined).to(self.accelerator.device)
+        if not rows:
             batch = replace(batch, targets=torch.full_like(batch.targets, IGNORE_INDEX))
         return batch
 
@@ -296,7 +298,7 @@ class TrainingLoop:
             "evaluation",
             step=self.state.step,
             eval_loss=loss,
-            num_records=len(self.heldout_rows),
+            num_records=sum(len(record_lengths(row)) for row in self.heldout_rows),
             eval_time_s=round(time.perf_counter() - started, 3),
         )
         self._note_best(loss)

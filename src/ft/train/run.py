@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,12 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from ft.data.batches import Flat, Layout, Padded, StepPlan
+from ft.data.batches import Flat, Layout, Padded, TokenRow, join, record_lengths
+from ft.data.obtain import token_cache
+from ft.data.packing import pack
 from ft.data.prepare import PreparedData, prepare_data
+from ft.data.steps import plan_steps
+from ft.data.tokenized import TokenizedSet
 from ft.evaluate.objective import SupervisedTuning
 from ft.model import (
     Hardware,
@@ -27,6 +32,7 @@ from ft.model import (
     load_tokenizer,
     probe_hardware,
 )
+from ft.model.tokenizer_identity import tokenizer_identity
 from ft.runtime import (
     EventLog,
     MachineError,
@@ -37,12 +43,14 @@ from ft.runtime import (
 from ft.runtime.durable import is_disk_full
 from ft.runtime.trust import trust_code
 from ft.spec import RunSpec
+from ft.train.apart import require_records_apart
 from ft.train.cadence import checkpoint_cadence, evaluation_cadence
 from ft.train.checkpoint import CheckpointFolder
 from ft.train.claim import ClaimedRun
 from ft.train.loop import LoopSettings, OnEvent, TrainingLoop
-from ft.train.optimizer import build_optimizer, build_schedule
+from ft.train.optimizer import build_optimizer
 from ft.train.record import begin_run, describe_run, finish_run
+from ft.train.schedule import build_schedule
 
 
 def train(claimed: ClaimedRun, *, on_event: OnEvent) -> dict[str, Any]:
@@ -121,17 +129,19 @@ def _train_in(claimed: ClaimedRun, teller: _Teller) -> dict[str, Any]:
         seed=spec.training.seed,
         base_dir=claimed.config.parent,
         on_progress=teller.progress,
+        cache=token_cache(spec.data.dataset_prepared_path, tokenizer_identity(spec.model)),
     )
     for layout in data.layouts:
         if layout.source is not None:
             trust_code(layout.source.sha256)
     teller.tell("data", summary=data.report.render(), **data.report.to_json())
     model = _load_model(spec, tokenizer, hardware, teller)
+    batch_layout = _layout(spec, model)
     identity = describe_run(claimed, data, model)
     if process_rank() == 0:
         begin_run(claimed, data, identity)
     events = teller.begin(run.events if process_rank() == 0 else Path(os.devnull))
-    loop = _assemble(run, spec, data, model, events, teller.show)
+    loop = _assemble(run, spec, data, model, batch_layout, events, teller.show)
     checkpoint = loop.checkpoints.newest(
         lambda path, why: teller.tell("broken_checkpoint", path=path.name, why=why)
     )
@@ -185,6 +195,7 @@ def _assemble(
     spec: RunSpec,
     data: PreparedData,
     model: LoadedModel,
+    layout: Layout,
     events: EventLog,
     on_event: OnEvent,
 ) -> TrainingLoop:
@@ -194,12 +205,11 @@ def _assemble(
     accelerator = Accelerator(
         mixed_precision=model.precision.autocast, cpu=model.hardware.kind == "cpu"
     )
-    plan = StepPlan(
-        len(data.train),
-        training.micro_batch_size,
-        training.gradient_accumulation_steps,
-        accelerator.num_processes,
-        training.seed,
+    plan = plan_steps(
+        data.train.lengths,
+        training,
+        sequence_len=spec.data.sequence_len,
+        num_processes=accelerator.num_processes,
     )
     num_steps = training.max_steps or math.ceil(training.num_epochs * plan.steps_per_epoch)
     parameters = [parameter for _, parameter in model.trainable_parameters()]
@@ -214,9 +224,9 @@ def _assemble(
         weights=model,
         optimizer=optimizer,
         schedule=schedule,
-        objective=SupervisedTuning(_layout(spec, model)),
+        objective=SupervisedTuning(layout),
         train_rows=data.train,
-        heldout_rows=data.heldout,
+        heldout_rows=_heldout_rows(data.heldout, spec),
         plan=plan,
         settings=LoopSettings(
             num_steps=num_steps,
@@ -236,10 +246,28 @@ def _assemble(
 
 
 def _layout(spec: RunSpec, model: LoadedModel) -> Layout:
-    """Without pad tokens where the attention keeps records apart by itself."""
-    if model.attention.is_varlen:
-        return Flat(spec.data.sequence_len)
-    return Padded(model.tokenizer.tokenizer.pad_token_id)
+    """Without pad tokens where the attention keeps records apart by itself.
+
+    Raises:
+        UserError: packs are asked for, and in this model their records would see each other.
+    """
+    layout = (
+        Flat(spec.data.sequence_len)
+        if model.attention.is_varlen
+        else Padded(model.tokenizer.tokenizer.pad_token_id)
+    )
+    if spec.training.sample_packing or spec.evaluation.eval_sample_packing:
+        require_records_apart(model, layout)
+    return layout
+
+
+def _heldout_rows(heldout: TokenizedSet | None, spec: RunSpec) -> Sequence[TokenRow] | None:
+    """The rows to measure on: records, or packs of them."""
+    is_packed = spec.evaluation.eval_sample_packing
+    if heldout is None or not (spec.training.sample_packing if is_packed is None else is_packed):
+        return heldout
+    packs = pack(heldout.lengths, spec.data.sequence_len).packs
+    return [join([heldout[i] for i in records]) for records in packs]
 
 
 def _plan_summary(loop: TrainingLoop, spec: RunSpec, hardware: Hardware) -> dict[str, Any]:
@@ -248,9 +276,11 @@ def _plan_summary(loop: TrainingLoop, spec: RunSpec, hardware: Hardware) -> dict
         "step": loop.state.step,
         "num_steps": settings.num_steps,
         "steps_per_epoch": plan.steps_per_epoch,
-        "records_per_step": plan.records_per_step,
+        "rows_per_step": plan.rows_per_step,
+        "records_per_step": round(plan.num_records * plan.rows_per_step / plan.grouping.num_rows),
+        "packing": None if plan.packing is None else plan.packing.to_json(),
         "num_train_records": plan.num_records,
-        "num_heldout_records": len(loop.heldout_rows) if loop.heldout_rows is not None else 0,
+        "num_heldout_records": sum(len(record_lengths(row)) for row in loop.heldout_rows or ()),
         "optimizer": spec.training.optimizer,
         "lr_scheduler": spec.training.lr_scheduler,
         "learning_rate": spec.training.learning_rate,

@@ -1,0 +1,60 @@
+"""Commands that look before anything is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ft.cli.commands.arguments import Config, load_checked, quiet_libraries
+from ft.cli.output import say
+
+
+def validate(context: typer.Context, config: Config) -> None:
+    """All that is wrong with a config, or what it will do: ft validate sql.yml
+
+    Takes the same overrides as train; loads no model.
+    """
+    loaded = load_checked(config, context.args)
+    from ft.cli.overview import overview
+
+    for line in overview(loaded):
+        say(line)
+
+
+def preview(
+    context: typer.Context,
+    config: Config,
+    num_records: Annotated[int, typer.Option(min=0, help="Records to show of each data set.")] = 3,
+    ids: Annotated[bool, typer.Option("--ids", help="Show each token with its id, too.")] = False,
+    html: Annotated[Path | None, typer.Option(help="The same as a page, in this file.")] = None,
+    dump: Annotated[
+        Path | None, typer.Option(help="Every row's ids and labels, one JSON line each.")
+    ] = None,
+) -> None:
+    """What the model will see, token by token: ft preview sql.yml
+
+    Takes the same overrides as train; needs no GPU and no weights, only the tokenizer.
+    Exits 2 where train would refuse the data.
+    """
+    from ft.cli.preflight import check_hub_names
+    from ft.cli.preview import PreviewOptions, show_preview
+
+    loaded = load_checked(config, context.args, needs_weights=False)
+    quiet_libraries()
+    check_hub_names(loaded, needs_weights=False)
+    show_preview(loaded, PreviewOptions(num_records, shows_ids=ids, html=html, dump=dump))
+
+
+def explain(
+    key: Annotated[
+        str | None,
+        typer.Argument(metavar="KEY", help="A key, or what several begin with: lora."),
+    ] = None,
+) -> None:
+    """What a key of the YAML means: ft explain lora_r"""
+    from ft.cli.explain import explain as explain_key
+
+    for line in explain_key(key):
+        say(line)

@@ -1,0 +1,53 @@
+"""A preview's figures as text: what the terminal and the page have in common."""
+
+from __future__ import annotations
+
+from ft.cli.visible import Marks
+from ft.data.account import Duplicates
+from ft.data.lengths import Bucket
+from ft.data.preview import StepsPreview
+from ft.data.report import count
+
+
+def run_lines(steps: StepsPreview, sequence_len: int) -> list[tuple[str, str]]:
+    """What the run comes to: label and text."""
+    heldout = f", {steps.num_heldout:,} held out" if steps.num_heldout else ""
+    packs = (
+        f"{count(steps.num_packs, 'pack')} of {sequence_len:,} tokens, "
+        f"{steps.packing_efficiency:.1%} full"
+    )
+    noun = "pack" if steps.is_packed else "row"
+    return [
+        ("rows", f"{steps.num_rows:,} to train on{heldout}"),
+        ("packing", packs if steps.is_packed else f"off; sample_packing: true would make {packs}"),
+        (
+            "steps",
+            f"{steps.steps_per_epoch:,} an epoch of {count(steps.rows_per_step, noun)} each "
+            f"(in one process); {steps.num_steps:,} in all",
+        ),
+    ]
+
+
+def repetition(found: Duplicates) -> str:
+    """The first repeated row, and where it stood before."""
+    if found.pair is None:
+        return ""
+    repeated, first = found.pair
+    again = f"is {first} again" if repeated != first else "has the same row more than once"
+    return f"{repeated} {again}"
+
+
+def bucket_label(bucket: Bucket, marks: Marks) -> str:
+    """The lengths that a bucket holds."""
+    if bucket.first == bucket.last:
+        return f"{bucket.first:,}"
+    return f"{bucket.first:,}{marks.dash}{bucket.last:,}"
+
+
+def bar(share: float, cells: int, marks: Marks) -> str:
+    """A bar of up to `cells` characters; what is more than nothing has at least a sliver."""
+    full, parts = marks.bar[0], marks.bar[1:]
+    eighths = max(round(share * cells * 8), 1) if share > 0 else 0
+    if not parts:
+        return full * max(round(eighths / 8), eighths > 0)
+    return full * (eighths // 8) + (parts[eighths % 8 - 1] if eighths % 8 else "")
