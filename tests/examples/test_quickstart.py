@@ -118,10 +118,3 @@ def test_init_lays_the_files_out_and_overwrites_nothing(tmp_path):
     again = run_ft("init", "--quickstart", "first", folder=tmp_path)
     assert again.returncode == 2
     assert "already" in again.stderr
-
-
-def test_init_alone_says_what_there_is(tmp_path):
-    ran = run_ft("init", "here", folder=tmp_path)
-    assert ran.returncode == 2
-    assert "--quickstart" in ran.stderr
-    assert not (tmp_path / "here").exists()

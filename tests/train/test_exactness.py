@@ -83,7 +83,7 @@ def test_a_killed_process_goes_on_bit_for_bit(tmp_path, tiny_llama):
         (tmp_path / name).mkdir()
     straight = write_config(tmp_path / "straight", tiny_llama, **keys)
     killed = write_config(tmp_path / "killed", tiny_llama, **keys)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
     def ft(config, **options):
         command = [sys.executable, "-m", "ft", "train", config]
@@ -123,7 +123,7 @@ def test_two_processes_train_like_one(tmp_path, tiny_llama):
         "2",
     ]
     command = [*launcher, "-m", "ft", "train", str(tmp_path / "two" / "run.yml")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("done in") == 1

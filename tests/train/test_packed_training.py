@@ -180,7 +180,7 @@ class TestRuns:
         run(tmp_path / "one" / "run.yml")
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         command += ["--nproc_per_node", "2", "-m", "ft", "train", str(tmp_path / "two" / "run.yml")]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stderr
         packing = events(tmp_path / "one" / "out", "start")[0]["packing"]

@@ -180,12 +180,12 @@ def _not_found(type_name: str, paths: list[Path]) -> UserError:
     known = [*layout_names(), *sorted(files)]
     nearest = difflib.get_close_matches(wanted, known, n=3)
     looked = "\n".join(f"  {path}" for path in dict.fromkeys(paths))
+    families = [name for name in layout_names() if "." not in name]
+    hint = f"nearest: {', '.join(nearest)}" if nearest else f"built in: {', '.join(families)}"
     return UserError(
         Problem(
             f"no prompt strategy {type_name!r}",
-            fix=f"looked for\n{looked}"
-            + (f"\nnearest: {', '.join(nearest)}" if nearest else "")
-            + f"\nbuilt in: {', '.join(layout_names())}",
+            fix=f"looked for\n{looked}\n{hint}",
         )
     )
 
