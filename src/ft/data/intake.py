@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ft.data.chat import CHAT_TYPE
-from ft.data.chunk_tokenizer import ChunkTokenizer, Excess, Recipe, TokenizedChunk
+from ft.data.chunk_tokenizer import ChunkTokenizer, Recipe, TokenizedChunk
+from ft.data.judge import Excess
 from ft.data.layout import StrategyOptions
 from ft.data.prompt import PromptLayout, prompt_layout
 from ft.data.records import Chunk

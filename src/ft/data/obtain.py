@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ft.data.cache import DamagedEntryError, EntryCache, UnwritableCacheError, default_folder
 from ft.data.cache_key import SetIdentity, cache_key
-from ft.data.chunk_tokenizer import Excess
 from ft.data.intake import Intake, IntakeOptions, Progress, take_in
+from ft.data.judge import Excess
 from ft.data.layout import StrategyOptions
 from ft.data.prompt import PromptLayout
 from ft.data.report import DatasetReport

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any
@@ -78,10 +77,11 @@ def tokenize_separately(
             for each in batch
             if each.has_special_tokens == has_special_tokens
             for segment in each.segments
-            for text in (segment.text, segment.masked_prefix)
+            for text in _texts(segment)
         ]
         encoded[has_special_tokens] = iter(_encode(texts, tokenizer, has_special_tokens))
-    return [_concatenate(each, encoded[each.has_special_tokens], tokenizer) for each in batch]
+    joiner = _Joiner(tokenizer)
+    return [joiner.join(each, encoded[each.has_special_tokens]) for each in batch]
 
 
 def tokenize_whole(
@@ -193,38 +193,67 @@ def _encode(
     filled = [text for text in texts if text]
     if not filled:
         return [[] for _ in texts]
-    encoded = tokenizer(
+    encoded: list[list[int]] = tokenizer(
         filled, add_special_tokens=has_special_tokens, return_attention_mask=False, verbose=False
-    )
-    ids = iter(encoded["input_ids"])
+    )["input_ids"]
+    if len(filled) == len(texts):
+        return encoded
+    ids = iter(encoded)
     return [next(ids) if text else [] for text in texts]
 
 
-def _concatenate(
-    each: Separate, encoded: Iterator[list[int]], tokenizer: PreTrainedTokenizerBase
-) -> Tokens:
-    """The row of one record; `encoded` gives each segment's ids, and its masked prefix's."""
-    input_ids: list[int] = []
-    labels: list[int] = []
-    num_lost = 0
-    for position, segment in enumerate(each.segments):
-        uncut, prefix = next(encoded), next(encoded)
-        if not segment.text and not each.skips_empty:
-            uncut = [*chain(*_special_affixes(tokenizer))]
-        has_bos = position == 0 or segment.keeps_bos or not each.has_special_tokens
-        ids = _finish(_cut(uncut, each.max_tokens, tokenizer), segment, each, tokenizer)
-        unlimited = replace(each, max_tokens=None)
-        num_lost += len(_finish(uncut, segment, unlimited, tokenizer)) - len(ids)
-        ids = ids if has_bos else _without_bos(ids, tokenizer)
-        prefix = prefix if has_bos else _without_bos(prefix, tokenizer)
-        num_masked = min(len(prefix), len(ids)) if segment.is_trained else len(ids)
-        input_ids += ids
-        labels += [IGNORE_INDEX] * num_masked + ids[num_masked:]
-    return Tokens(input_ids, labels, len(input_ids) + num_lost if num_lost else None)
+def _texts(segment: Segment) -> tuple[str, ...]:
+    """What is tokenized of a segment, in the order in which `_Joiner` takes it up again."""
+    return (segment.text, segment.masked_prefix) if segment.masked_prefix else (segment.text,)
 
 
-def _without_bos(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    return ids[1:] if ids and ids[0] == tokenizer.bos_token_id else ids
+class _Joiner:
+    """Segments' ids -> one row."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        self._bos_id = tokenizer.bos_token_id  # once: it takes transformers longer than a segment
+        self._end_id = tokenizer.eos_token_id
+
+    def join(self, each: Separate, encoded: Iterator[list[int]]) -> Tokens:
+        """The row of one record; `encoded` gives the ids of each segment's `_texts`."""
+        input_ids: list[int] = []
+        labels: list[int] = []
+        num_lost = 0
+        for position, segment in enumerate(each.segments):
+            uncut = next(encoded)
+            prefix = next(encoded) if segment.masked_prefix else []
+            if not segment.text and not each.skips_empty:
+                uncut = [*chain(*_special_affixes(self._tokenizer))]
+            ids, num_cut = self._finish(uncut, segment, each)
+            num_lost += num_cut
+            if position and each.has_special_tokens and not segment.keeps_bos:
+                ids, prefix = self._without_bos(ids), self._without_bos(prefix)
+            num_masked = min(len(prefix), len(ids)) if segment.is_trained else len(ids)
+            input_ids += ids
+            labels += [IGNORE_INDEX] * num_masked
+            labels += ids[num_masked:]
+        return Tokens(input_ids, labels, len(input_ids) + num_lost if num_lost else None)
+
+    def _finish(self, uncut: list[int], segment: Segment, each: Separate) -> tuple[list[int], int]:
+        """The ids, cut and with the end tokens that have room; and how many that costs."""
+        num_ends = each.num_end_tokens if segment.ends_turn and self._end_id is not None else 0
+        whole = self._with_ends(uncut, num_ends)
+        limit = each.max_tokens
+        if limit is None or len(whole) <= limit:
+            return whole, 0
+        ids = _cut(uncut, limit, self._tokenizer)
+        ids = self._with_ends(ids, num_ends)[: max(limit, len(ids))]
+        return ids, len(whole) - len(ids)
+
+    def _with_ends(self, ids: list[int], num_ends: int) -> list[int]:
+        """The ids and their end tokens; one that stands there already is one of them."""
+        if not num_ends or not ids:
+            return ids
+        return ids + [self._end_id] * (num_ends - (ids[-1] == self._end_id))
+
+    def _without_bos(self, ids: list[int]) -> list[int]:
+        return ids[1:] if ids and ids[0] == self._bos_id else ids
 
 
 def _cut(ids: list[int], max_tokens: int | None, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -250,19 +279,6 @@ def _special_affixes(
         if full[start : start + len(bare)] == bare:
             return tuple(full[:start]), tuple(full[start + len(bare) :])
     return (), ()
-
-
-def _finish(
-    ids: list[int], segment: Segment, each: Separate, tokenizer: PreTrainedTokenizerBase
-) -> list[int]:
-    """The ids with their end tokens, where they belong and have room."""
-    end_id = tokenizer.eos_token_id
-    if not segment.ends_turn or not ids or end_id is None:
-        return ids
-    num_missing = each.num_end_tokens - (ids[-1] == end_id)
-    if each.max_tokens is not None:
-        num_missing = min(num_missing, each.max_tokens - len(ids))
-    return ids + [end_id] * num_missing
 
 
 def _cut_into_rows(row: Tokens, row_tokens: int | None) -> list[Tokens]:

@@ -9,6 +9,7 @@ holds a copy of the tokenizer; only so many chunks are on their way that memory 
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -164,6 +165,7 @@ def _begin(tokenizer: PreTrainedTokenizerBase, recipes: Sequence[Recipe]) -> Non
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the other cores have workers of their own
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _tokenizers[:] = [ChunkTokenizer(recipe, tokenizer) for recipe in recipes]
+    gc.freeze()  # what is here now stays: looking through it again and again is a third of our work
 
 
 def _end_with_parent() -> None:
