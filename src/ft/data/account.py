@@ -52,14 +52,14 @@ class Account:
 def read_accounts(
     prepared: PreparedData, readers: Sequence[SourceReader], sequence_len: int
 ) -> list[Account]:
-    """One a data set, from rows that nobody has shuffled.
+    """One a data set.
 
     Args:
-        prepared: The rows, those of one data set behind those of the other.
+        prepared: The rows.
         readers: The data sets, in the order of their reports.
         sequence_len: Longest row, in tokens.
     """
-    rows = chain(prepared.train, prepared.heldout or ())
+    rows = chain(*prepared.in_order)
     scan = _Scan()
     accounts = []
     for report, reader in zip(prepared.report.datasets, readers, strict=True):

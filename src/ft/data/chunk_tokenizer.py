@@ -9,20 +9,22 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import dropwhile, islice, takewhile
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ft.data.chat.labels import END_TOKEN_REACH
 from ft.data.layout import Strategy, StrategyOptions
 from ft.data.quick_tokenizer import quick
 from ft.data.records import BrokenRecord, Chunk, Origin, Record
 from ft.data.report import (
     NOTHING_TRAINED,
-    RECORD_WIDTH,
     TOO_LONG,
     TOO_SHORT,
     DatasetReport,
     Drop,
+    shortened,
 )
 from ft.data.segments import IGNORE_INDEX, RecordError, Rendered, Tokens
 from ft.data.store_builder import Rows
@@ -150,8 +152,7 @@ class _Account:
 
     def drop(self, record: Record, reason: str, detail: str, *, is_consented: bool = False) -> None:
         """Counts a record that is lost."""
-        drop = Drop(reason, record.origin, detail, _shorten(record))
-        self.report.drop(drop, is_consented=is_consented)
+        self.report.drop(Drop.of(record, reason, detail), is_consented=is_consented)
 
     def _fit(self, record: Record, row: Tokens) -> Tokens:
         """The row, cut to `sequence_len` if the user wants that; its end is lost, as in axolotl."""
@@ -163,7 +164,7 @@ class _Account:
                 Problem(
                     f"a record has {row.num_wanted:,} tokens, sequence_len is {limit:,}",
                     where=str(record.origin),
-                    source=_shorten(record),
+                    source=shortened(record),
                     fix=f"raise sequence_len to {row.num_wanted}, "
                     "or set excess_length_strategy: drop or truncate",
                 )
@@ -234,16 +235,15 @@ def _num_trained(row: Tokens) -> int:
 
 
 def _ends(row: Tokens, end_ids: frozenset[int]) -> bool:
-    """Whether the last trained token of a row ends a turn."""
-    last = next(label for label in reversed(row.labels) if label != IGNORE_INDEX)
-    return last in end_ids
+    """Whether a row's last trained tokens hold one that ends a turn.
+
+    White space or the next turn's BOS may be trained behind it (llama2_chat ends in `</s><s>`).
+    """
+    backwards = dropwhile(lambda label: label == IGNORE_INDEX, reversed(row.labels))
+    last_run = takewhile(lambda label: label != IGNORE_INDEX, backwards)
+    return any(label in end_ids for label in islice(last_run, END_TOKEN_REACH + 1))
 
 
 def _end_ids(eot_tokens: tuple[str, ...], tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    ids = tokenizer.convert_tokens_to_ids(list(eot_tokens))
-    return frozenset({tokenizer.eos_token_id, *ids} - {None})
-
-
-def _shorten(record: Record) -> str:
-    text = repr(record.fields)
-    return text if len(text) <= RECORD_WIDTH else text[: RECORD_WIDTH - 3] + "..."
+    vocabulary = tokenizer.get_vocab() if eot_tokens else {}
+    return frozenset({tokenizer.eos_token_id, *map(vocabulary.get, eot_tokens)} - {None})
