@@ -45,10 +45,12 @@ class RowPreview:
     Attributes:
         spans: Its text.
         tokens: Its tokens, every one.
+        part: Which part of its record it is, in words; empty if it is all of it.
     """
 
     spans: tuple[Span, ...]
     tokens: tuple[Token, ...]
+    part: str = ""
 
     @property
     def num_trained(self) -> int:
@@ -63,13 +65,11 @@ class RecordPreview:
     Attributes:
         origin: Where it is.
         rows: Its first few rows.
-        num_rows: All of its rows; more than one where a text is cut into rows.
         error: Why it can't be laid out; empty if it can.
     """
 
     origin: Origin
     rows: tuple[RowPreview, ...]
-    num_rows: int
     error: str
 
 
@@ -124,7 +124,7 @@ class DataPreview:
     Attributes:
         sets: One a data set, `test_datasets` last.
         sequence_len: Longest row, in tokens.
-        steps: None where there is nothing to train on.
+        steps: None where there is nothing to train on, or nothing that is trained yet.
         warnings: What the user's own keys do that is easy to overlook.
         problems: Why `ft train` would refuse; empty if it wouldn't.
     """
@@ -219,11 +219,16 @@ def _prepare(
 
 
 def _show(record: SourceRows, tokenizer: PreTrainedTokenizerBase) -> RecordPreview:
+    num_rows = len(record.rows)
     rows = tuple(
-        RowPreview(spans_of(row, tokenizer), tokens_of(row, tokenizer))
-        for row in record.rows[:NUM_ROWS_SHOWN]
+        RowPreview(
+            spans_of(row, tokenizer),
+            tokens_of(row, tokenizer),
+            f"row {number} of {num_rows:,}" if num_rows > 1 else "",
+        )
+        for number, row in enumerate(record.rows[:NUM_ROWS_SHOWN], start=1)
     )
-    return RecordPreview(record.origin, rows, len(record.rows), record.error)
+    return RecordPreview(record.origin, rows, record.error)
 
 
 def _steps(prepared: PreparedData, data: DataSpec, training: TrainingSpec) -> StepsPreview:
