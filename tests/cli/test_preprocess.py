@@ -80,3 +80,21 @@ def test_data_that_train_would_refuse_is_refused(project):
     assert refused.returncode == 2
     assert "max_drop allows 1.0%" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_an_end_that_a_template_leaves_untrained_is_refused_before_the_model_is_loaded(project):
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    (project / "chats.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
+    (project / "ends.jinja").write_text(
+        "{% for m in messages %}{{ m.content }}<|endoftext|>\n{% endfor %}"
+    )
+    options = (
+        "--datasets.0.path", "chats.jsonl", "--datasets.0.type", "chat_template", "--val-set-size", 0,
+        "--chat-template", "jinja", "--chat-template-jinja", "ends.jinja",
+    )  # fmt: skip
+    for command in ("preprocess", "train"):
+        refused = ft(command, "run.yml", *options, "--output-dir", "out-ends", cwd=project)
+        assert refused.returncode == 2
+        assert "eot_tokens: ['<|endoftext|>']" in refused.stderr
+        assert "Traceback" not in refused.stderr
+    assert not list((project / "out-ends").glob("*.safetensors"))

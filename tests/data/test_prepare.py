@@ -11,7 +11,9 @@ import pytest
 
 import tiny
 from ft.data import prepare_data
-from ft.data.prepare import heldout_size, shuffled_order
+from ft.data.cache import EntryCache
+from ft.data.obtain import TokenCache
+from ft.data.prepare import LazyTokenizer, heldout_size, shuffled_order
 from ft.data.segments import IGNORE_INDEX
 from ft.runtime.errors import UserError
 from ft.spec.runspec import DatasetSpec, DataSpec, MappingLayout
@@ -299,6 +301,111 @@ def test_records_that_train_no_end_token_are_noted(tmp_path, tokenizer):
     assert "records that train no end token: 20 of 20, so" in report.notes[-1]
     (ours,) = prepare(tmp_path, tokenizer, path).report.datasets
     assert ours.notes == []
+
+
+ENDS_OTHERWISE = (
+    "{% for message in messages %}[{{ message['role'] }}] {{ message['content'] }}<|endoftext|>\n"
+    "{% endfor %}"
+)
+CHATS = [
+    {"messages": [{"role": "user", "content": f"q{i}"}, {"role": "assistant", "content": f"a{i}"}]}
+    for i in range(4)
+]
+
+
+@pytest.fixture
+def prepare_chat(tmp_path):
+    """Conversations whose template ends turns with a token that the tokenizer has no role for."""
+    cache = TokenCache(EntryCache(tmp_path / "cache"), "chatml")
+
+    def run(tokenizer=None, *, rows=CHATS, entry=(), **keys):
+        path = write(tmp_path / "chats.jsonl", rows)
+        template = {"chat_template": "jinja", "chat_template_jinja": ENDS_OTHERWISE}
+        entry = DatasetSpec(path=str(path), type="chat_template", **dict(entry))
+        return prepare_data(
+            DataSpec(datasets=(entry,), **template, **keys),
+            tokenizer=tokenizer or tiny.chatml_tokenizer(),
+            seed=0,
+            base_dir=tmp_path,
+            cache=cache,
+        )
+
+    return run
+
+
+def test_an_end_that_a_template_leaves_untrained_is_an_error(prepare_chat):
+    for _ in range(2):  # the tokens are in the cache the second time
+        with pytest.raises(UserError, match=r"(?s)no end token is trained in 4 of 4.*eot_tokens: "):
+            prepare_chat()
+
+
+def test_an_end_that_the_user_leaves_untrained_is_noted(prepare_chat):
+    for key in ({"train_on_eos": "none"}, {"train_on_eot": "none"}):
+        (report,) = prepare_chat(entry=key).report.datasets
+        assert report.num_without_end == 4
+        assert any("train no end token" in note for note in report.notes)
+
+
+def test_what_is_wrong_with_ends_and_with_records_is_said_at_once(prepare_chat):
+    with pytest.raises(UserError) as caught:
+        prepare_chat(rows=[*CHATS, {"messages": None}])
+    drops, ends = caught.value.problems
+    assert "1 of 5 records" in drops.what
+    assert "no end token" in ends.what
+
+
+def test_the_tokenizer_is_loaded_for_ends_only_if_some_are_missing(prepare_chat):
+    keys = {"eot_tokens": ("<|endoftext|>",)}
+    prepare_chat(**keys)
+
+    def refuse():
+        raise AssertionError("nothing to ask the tokenizer")
+
+    assert prepare_chat(LazyTokenizer(refuse), **keys).report.is_from_cache
+
+
+@pytest.mark.parametrize(
+    ("names", "unwritten"),
+    [
+        (("<|endoftext|>",), ""),
+        (("<|im_end|>", "<|endoftext|>"), ""),
+        (("<|endoftext|>", "<|eot_id|>"), "'<|eot_id|>'"),
+    ],
+)
+def test_an_end_token_that_no_template_writes_is_noted(prepare_chat, names, unwritten):
+    (report,) = prepare_chat(eot_tokens=names).report.datasets
+    said = [note for note in report.notes if "eot_tokens: no chat template here writes" in note]
+    assert ([unwritten] if unwritten else []) == [note.split()[6].rstrip(",") for note in said]
+
+
+def test_a_layout_that_writes_its_own_ends_trains_them(tmp_path):
+    turns = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
+    path = write(tmp_path / "a.jsonl", [{"conversations": turns}])
+    prepared = prepare(
+        tmp_path, tiny.llama_tokenizer(), path, layout="llama2_chat", sequence_len=2048
+    )
+    (row,) = prepared.train
+    assert row.labels[-2:].tolist() == [2, 1], "the end token, and the next turn's BOS"
+    (report,) = prepared.report.datasets
+    assert (report.num_without_end, report.notes) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("labels", "num_without_end"),
+    [
+        ([-100, 9, 0], 0),
+        ([-100, 9, 0, 8], 0),
+        ([-100, 0, 9, 9, 9, 9], 1),
+        ([-100, 9, 0, -100, 9], 1),
+        ([-100, 9, 9, -100, 0, -100], 0),
+    ],
+)
+def test_an_end_is_among_the_last_trained_tokens(tmp_path, tokenizer, labels, num_without_end):
+    assert tokenizer.eos_token_id == 0
+    rows = [{"input_ids": [max(label, 1) for label in labels], "labels": labels}]
+    path = write(tmp_path / "a.jsonl", rows)
+    (report,) = prepare(tmp_path, tokenizer, path, layout=None).report.datasets
+    assert report.num_without_end == num_without_end
 
 
 def test_a_format_that_no_record_uses_is_noted(tmp_path, tokenizer):

@@ -8,6 +8,7 @@ import tiny
 from ft.data import IGNORE_INDEX, Tokens, prepare_data
 from ft.data.excerpt import HEAD_TOKENS, TAIL_TOKENS, spans_of, tokens_of
 from ft.data.lengths import MAX_BUCKETS, summarize_lengths
+from ft.data.packing import pack
 from ft.data.preview import preview_data
 from ft.data.source_rows import dump_lines
 from ft.spec import DatasetSpec, DataSpec, TrainingSpec
@@ -101,6 +102,22 @@ def test_records_that_are_cut_are_named(write, preview):
     assert origin.line == 2
     assert num_tokens > 64
     assert found.sets[0].account.lengths.longest == 64
+
+
+@pytest.mark.parametrize("is_shuffled", [True, False])
+def test_packs_and_steps_are_those_of_the_run_s_own_split(write, preview, tmp_path, is_shuffled):
+    """Long records stand last, so which of them are held out decides how many packs there are."""
+    records = [record(i, "SELECT " + "x " * (200 if i > 29 else 1)) for i in range(40)]
+    keys = {"val_set_size": 0.25, "sequence_len": 512, "shuffle_merged_datasets": is_shuffled}
+    data = sql(write("a.jsonl", records), **keys)
+    tokenizer = tiny.chatml_tokenizer()
+    run = prepare_data(data, tokenizer=tokenizer, seed=TRAINING.seed, base_dir=tmp_path)
+    found = preview(data, tokenizer)
+    assert found.steps.num_packs == pack(run.train.lengths, 512).num_packs
+    assert found.steps.num_rows == len(run.train)
+    assert found.sets[0].account.lengths.num_rows == 40
+    lengths = [row.account.lengths.num_tokens for row in found.sets]
+    assert lengths == [run.train.num_tokens + run.heldout.num_tokens]
 
 
 # -- what is wrong ----------------------------------------------------------------------------
@@ -200,7 +217,9 @@ def test_a_text_that_is_cut_into_rows_shows_the_first(write, preview):
     )
     (text,) = found.sets[0].records
     assert len(text.rows) == 2
-    assert text.num_rows == found.sets[0].account.lengths.num_rows > 2
+    num_rows = found.sets[0].account.lengths.num_rows
+    assert num_rows > 2
+    assert [row.part for row in text.rows] == [f"row {at} of {num_rows}" for at in (1, 2)]
 
 
 # -- lengths ----------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from ft.model.base_check import (
 )
 from ft.runtime import Problem, UserError
 from ft.spec import LoadedSpec
+from ft.spec.runspec import DatasetSpec
 from ft.train.claim import located_spec
 
 
@@ -44,9 +45,19 @@ def check_inputs(loaded: LoadedSpec, *, needs_weights: bool = True) -> None:
             problems += _problems(
                 loaded, (name, i, "path"), partial(find_local, entry.path, folder)
             )
-            problems += _problems(loaded, (name, i, "type"), partial(check_strategy, entry, folder))
+            problems += _problems(loaded, (name, i, "type"), _type_check(loaded, entry))
     if problems:
         raise UserError(*problems)
+
+
+def _type_check(loaded: LoadedSpec, entry: DatasetSpec) -> Callable[[], None]:
+    """What looks for the layout that a data set names."""
+    objective = loaded.spec.preference.objective
+    if objective is None:
+        return partial(check_strategy, entry, loaded.path.parent)
+    from ft.data.preference import check_preference
+
+    return partial(check_preference, objective, entry)
 
 
 def check_hub_names(loaded: LoadedSpec, *, needs_weights: bool = True) -> None:

@@ -23,6 +23,7 @@ from ft.train.claim import located_spec
 
 if TYPE_CHECKING:
     from ft.data.intake import Progress
+    from ft.data.preview import DataPreview
 
 
 @dataclass(frozen=True)
@@ -52,20 +53,12 @@ def show_preview(loaded: LoadedSpec, options: PreviewOptions) -> None:
     _check_targets(loaded, options)
     tokenizer = _load_tokenizer(loaded)
     from ft.cli.preview_text import Screen, render_preview
-    from ft.data.obtain import token_cache
-    from ft.data.preview import preview_data
-    from ft.model.tokenizer_identity import tokenizer_identity
 
-    spec, folder = loaded.spec, loaded.path.parent
     if options.dump is not None:
-        _dump(loaded, options.dump, tokenizer)
-    identity = tokenizer_identity(located_spec(loaded).model)
-    cache = token_cache(spec.data.dataset_prepared_path, identity)
+        with staged_file(options.dump) as file:
+            file.writelines(_dumped(loaded, tokenizer))
     with _progress() as on_progress:
-        preview = preview_data(
-            spec.data, spec.training, tokenizer=tokenizer, base_dir=folder,
-            num_records=options.num_records, on_progress=on_progress, cache=cache,
-        )  # fmt: skip
+        preview = _previewed(loaded, tokenizer, options.num_records, on_progress)
     for line in render_preview(preview, Screen.of_output(), shows_ids=options.shows_ids):
         say(line, end="")
     if options.html is not None:
@@ -78,12 +71,38 @@ def show_preview(loaded: LoadedSpec, options: PreviewOptions) -> None:
         raise UserError(*preview.problems)
 
 
-def _dump(loaded: LoadedSpec, path: Path, tokenizer: Any) -> None:
+def _previewed(
+    loaded: LoadedSpec, tokenizer: Any, num_records: int, on_progress: Progress | None
+) -> DataPreview:
+    spec, folder = loaded.spec, loaded.path.parent
+    if (objective := spec.preference.objective) is not None:
+        from ft.data.preference import preview_preferences
+
+        return preview_preferences(
+            objective, spec.data, tokenizer=tokenizer, base_dir=folder,
+            num_records=num_records, on_progress=on_progress,
+        )  # fmt: skip
+    from ft.data.obtain import token_cache
+    from ft.data.preview import preview_data
+    from ft.model.tokenizer_identity import tokenizer_identity
+
+    identity = tokenizer_identity(located_spec(loaded).model)
+    cache = token_cache(spec.data.dataset_prepared_path, identity)
+    return preview_data(
+        spec.data, spec.training, tokenizer=tokenizer, base_dir=folder,
+        num_records=num_records, on_progress=on_progress, cache=cache,
+    )  # fmt: skip
+
+
+def _dumped(loaded: LoadedSpec, tokenizer: Any) -> Iterator[str]:
+    spec, folder = loaded.spec, loaded.path.parent
+    if (objective := spec.preference.objective) is not None:
+        from ft.data.preference import dump_preferences
+
+        return dump_preferences(objective, spec.data, base_dir=folder, tokenizer=tokenizer)
     from ft.data.source_rows import dump_lines
 
-    lines = dump_lines(loaded.spec.data, base_dir=loaded.path.parent, tokenizer=tokenizer)
-    with staged_file(path) as file:
-        file.writelines(lines)
+    return dump_lines(spec.data, base_dir=folder, tokenizer=tokenizer)
 
 
 def _check_targets(loaded: LoadedSpec, options: PreviewOptions) -> None:
@@ -112,7 +131,7 @@ def _fault_of_target(path: Path, taken: set[Path]) -> str:
 
 def _load_tokenizer(loaded: LoadedSpec) -> Any:
     """The tokenizer that the run would train with."""
-    has_own_code = any(
+    has_own_code = loaded.spec.preference.objective is None and any(
         find_strategy_source(entry, loaded.path.parent) is not None
         for entry in (*loaded.spec.data.datasets, *loaded.spec.data.test_datasets)
     )

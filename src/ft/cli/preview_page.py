@@ -124,8 +124,8 @@ dt { color: var(--quiet); } dd { margin: 0; overflow-wrap: anywhere; }
 {% for row in record.rows %}
 <div><code>{{ record.origin|line }}</code>
 <small{% if not row.num_trained %} class="bad"{% endif %}>
-{{ row.tokens|length|count("token") }}, {{ row.num_trained }} trained
-{{- ", row %d of %d"|format(loop.index, record.num_rows) if record.num_rows > 1 }}</small></div>
+{{ row.part|line ~ ": " if row.part }}{{ row.tokens|length|count("token") }},
+{{ row.num_trained }} trained</small></div>
 <pre>{% for kind, text in pieces(row.spans) %}<span class="{{ kind }}">{{ text }}</span>{% endfor %}
 </pre>
 {% if shows_ids %}

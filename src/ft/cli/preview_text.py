@@ -129,9 +129,9 @@ def _record(record: RecordPreview, screen: Screen, shows_ids: bool) -> Iterator[
     place = Text(one_line(str(record.origin), screen.marks), "cyan")
     if record.error:
         yield Text.assemble(place, "  ", (one_line(record.error, screen.marks, 200), BAD))
-    for part, row in enumerate(record.rows):
-        of_many = f", row {part + 1} of {record.num_rows:,}" if record.num_rows > 1 else ""
-        size = f"{count(len(row.tokens), 'token')}, {row.num_trained:,} trained{of_many}"
+    for row in record.rows:
+        part = f"{row.part}: " if row.part else ""
+        size = f"{part}{count(len(row.tokens), 'token')}, {row.num_trained:,} trained"
         yield Text.assemble(place, "  ", (size, BAD if not row.num_trained else QUIET))
         body = [_row_text(row, screen), *([_row_ids(row, screen)] if shows_ids else [])]
         for text in body:

@@ -52,35 +52,52 @@ class Account:
 def read_accounts(
     prepared: PreparedData, readers: Sequence[SourceReader], sequence_len: int
 ) -> list[Account]:
-    """One a data set, from rows that nobody has shuffled.
+    """One a data set.
 
     Args:
-        prepared: The rows, those of one data set behind those of the other.
+        prepared: The rows.
         readers: The data sets, in the order of their reports.
         sequence_len: Longest row, in tokens.
     """
-    rows = chain(prepared.train, prepared.heldout or ())
-    scan = _Scan()
+    rows = chain(*prepared.in_order)
+    scan = Scan()
     accounts = []
     for report, reader in zip(prepared.report.datasets, readers, strict=True):
-        lengths, duplicates = scan.read(islice(rows, report.num_rows), report.is_heldout)
+        of_set = map(_scanned, islice(rows, report.num_rows))
+        lengths, duplicates = scan.read(of_set, report.is_heldout)
         cut = _truncated(reader, sequence_len) if report.num_truncated else ()
         accounts.append(Account(report, summarize_lengths(lengths), duplicates, tuple(cut)))
     return accounts
 
 
-class _Scan:
+@dataclass(frozen=True, slots=True)
+class ScannedRow:
+    """What a scan needs to know of a row.
+
+    Attributes:
+        content: Rows of equal content are repetitions.
+        num_tokens: How long it is.
+        origin: Where it came from.
+    """
+
+    content: bytes
+    num_tokens: int
+    origin: Origin
+
+
+class Scan:
     """Looks at every row once, and remembers those that it saw by their hash."""
 
     def __init__(self) -> None:
+        """Begins with nothing seen."""
         self._seen: dict[bytes, tuple[Origin, bool]] = {}
 
-    def read(self, rows: Iterable[Example], is_heldout: bool) -> tuple[list[int], Duplicates]:
+    def read(self, rows: Iterable[ScannedRow], is_heldout: bool) -> tuple[list[int], Duplicates]:
         """Lengths of a data set's rows, and which of them were seen before."""
         lengths, num_duplicates, num_in_training, pair = [], 0, 0, None
         for row in rows:
-            lengths.append(len(row.input_ids))
-            key = hashlib.blake2b(row.input_ids.tobytes(), digest_size=16).digest()
+            lengths.append(row.num_tokens)
+            key = hashlib.blake2b(row.content, digest_size=16).digest()
             origin, was_heldout = self._seen.setdefault(key, (row.origin, is_heldout))
             if origin is row.origin:
                 continue
@@ -88,6 +105,10 @@ class _Scan:
             num_in_training += is_heldout and not was_heldout
             pair = pair or (row.origin, origin)
         return lengths, Duplicates(num_duplicates, num_in_training, pair)
+
+
+def _scanned(row: Example) -> ScannedRow:
+    return ScannedRow(row.input_ids.tobytes(), len(row.input_ids), row.origin)
 
 
 def _truncated(reader: SourceReader, sequence_len: int) -> Iterable[tuple[Origin, int]]:

@@ -101,5 +101,5 @@ class ChunkTokenizer:
 
 
 def _end_ids(eot_tokens: tuple[str, ...], tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    ids = tokenizer.convert_tokens_to_ids(list(eot_tokens))
-    return frozenset({tokenizer.eos_token_id, *ids} - {None})
+    vocabulary = tokenizer.get_vocab() if eot_tokens else {}
+    return frozenset({tokenizer.eos_token_id, *map(vocabulary.get, eot_tokens)} - {None})

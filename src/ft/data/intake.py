@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ft.data.chat import CHAT_TYPE
 from ft.data.chunk_tokenizer import ChunkTokenizer, Recipe, TokenizedChunk
 from ft.data.judge import Excess
-from ft.data.layout import StrategyOptions
+from ft.data.layout import Strategy, StrategyOptions
 from ft.data.prompt import PromptLayout, prompt_layout
 from ft.data.records import Chunk
 from ft.data.report import DatasetReport, count
@@ -73,11 +73,16 @@ class Intake:
         self.layout: PromptLayout | None = None
         self.report = DatasetReport(
             path=spec.path,
-            type=_type_name(spec),
+            type=type_name(spec),
             is_heldout=is_heldout,
             notes=[*self._source.notes, *_layout_notes(spec)],
             strategy=_strategy_identity(self._resolved),
         )
+
+    @property
+    def strategy(self) -> Strategy:
+        """What lays out its records."""
+        return self._resolved.strategy
 
     def chunks(self) -> Iterator[Chunk]:
         """The data set's records, in order."""
@@ -161,10 +166,11 @@ def _layout_notes(spec: DatasetSpec) -> list[str]:
     return []
 
 
-def _type_name(spec: DatasetSpec) -> str:
-    if isinstance(spec.type, MappingLayout):
-        return "mapping"
-    return spec.type or "pre-tokenized"
+def type_name(spec: DatasetSpec) -> str:
+    """What a data set's `type:` is called in accounts of it."""
+    if spec.type is None:
+        return "pre-tokenized"
+    return spec.type if isinstance(spec.type, str) else "mapping"
 
 
 def _strategy_identity(resolved: ResolvedStrategy) -> dict[str, str] | None:

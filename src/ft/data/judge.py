@@ -10,20 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, dropwhile, islice, takewhile
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from ft.data.chat.labels import END_TOKEN_REACH
 from ft.data.records import Origin, Record
 from ft.data.report import (
     NOTHING_TRAINED,
-    RECORD_WIDTH,
     TOO_LONG,
     TOO_SHORT,
     DatasetReport,
     Drop,
+    shortened,
 )
 from ft.data.segments import IGNORE_INDEX, Tokens
 from ft.data.store_builder import Rows
@@ -56,7 +57,7 @@ class Judge:
         """
         self._limit = limit
         self._excess = excess
-        self._end_ids = np.array(sorted(end_ids), np.int32)
+        self._end_ids = end_ids
         self.report = DatasetReport(path, "")
         self.sample: dict[str, Any] | None = None
 
@@ -91,8 +92,7 @@ class Judge:
 
     def drop(self, record: Record, reason: str, detail: str, *, is_consented: bool = False) -> None:
         """Counts a record that is lost."""
-        drop = Drop(reason, record.origin, detail, _shorten(record))
-        self.report.drop(drop, is_consented=is_consented)
+        self.report.drop(Drop.of(record, reason, detail), is_consented=is_consented)
 
     def _fit(self, rows: list[Tokens], owners: LongArray, records: Sequence[Record]) -> None:
         """Cuts rows to `sequence_len` if the user wants that; their end is lost, as in axolotl."""
@@ -111,7 +111,7 @@ class Judge:
             Problem(
                 f"a record has {row.num_wanted:,} tokens, sequence_len is {self._limit:,}",
                 where=str(record.origin),
-                source=_shorten(record),
+                source=shortened(record),
                 fix=f"raise sequence_len to {row.num_wanted}, "
                 "or set excess_length_strategy: drop or truncate",
             )
@@ -139,7 +139,9 @@ class Judge:
         is_cut_row = is_kept & (num_wanted > flat.lengths)
         is_cut = np.isin(kept_owners, owners[is_cut_row])
         last_rows = np.flatnonzero(is_kept)[np.cumsum(num_kept_of) - 1]
-        has_end = np.isin(flat.last_labels[last_rows], self._end_ids)
+        has_end = np.isin(flat.last_labels[last_rows], list(self._end_ids))
+        for number in np.flatnonzero(~has_end).tolist():
+            has_end[number] = _ends(rows[last_rows[number]], self._end_ids)
         num_rows = int(is_kept.sum())
         report = self.report
         report.num_kept += len(kept_owners)
@@ -232,6 +234,11 @@ def _places(origins: Sequence[Origin]) -> tuple[LongArray, tuple[tuple[str, str]
     return np.asarray(places, np.int64).reshape(-1, 3), tuple(sources)
 
 
-def _shorten(record: Record) -> str:
-    text = repr(record.fields)
-    return text if len(text) <= RECORD_WIDTH else text[: RECORD_WIDTH - 3] + "..."
+def _ends(row: Tokens, end_ids: frozenset[int]) -> bool:
+    """Whether a row's last trained tokens hold one that ends a turn.
+
+    White space or the next turn's BOS may be trained behind it (llama2_chat ends in `</s><s>`).
+    """
+    backwards = dropwhile(lambda label: label == IGNORE_INDEX, reversed(row.labels))
+    last_run = takewhile(lambda label: label != IGNORE_INDEX, backwards)
+    return any(label in end_ids for label in islice(last_run, END_TOKEN_REACH + 1))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ft.data.cache import DamagedEntryError, EntryCache, UnwritableCacheError, default_folder
 from ft.data.cache_key import SetIdentity, cache_key
+from ft.data.chat import ChatLayout
 from ft.data.intake import Intake, IntakeOptions, Progress, take_in
 from ft.data.judge import Excess
 from ft.data.layout import StrategyOptions
@@ -18,6 +19,7 @@ from ft.data.report import DatasetReport
 from ft.data.sources import identify_source
 from ft.data.store_builder import TokenStoreBuilder, open_store
 from ft.data.strategy import AllowCode, find_strategy_source
+from ft.data.template_check import unwritten_ends
 from ft.data.tokenized import TokenStore
 from ft.runtime.errors import FtError
 from ft.spec.runspec import DatasetSpec
@@ -175,12 +177,23 @@ class Obtaining:
             self.allow_code,
         )
         intakes = [Intake(each, self.base_dir, options, is_heldout=is_heldout) for each in specs]
+        if not is_heldout:
+            _note_unwritten_ends(intakes, self.layout.eot_tokens)
         take_in(intakes, options, builder)
         return intakes
 
     def _tell_waiting(self) -> None:
         if self.on_progress is not None:
             self.on_progress("waiting for another run that tokenizes the same data", 0, None)
+
+
+def _note_unwritten_ends(intakes: Sequence[Intake], eot_tokens: Sequence[str]) -> None:
+    unwritten = unwritten_ends([intake.strategy for intake in intakes], eot_tokens)
+    if unwritten:
+        names = ", ".join(map(repr, unwritten))
+        note = f"eot_tokens: no chat template here writes {names}, so nothing comes of it"
+        chat = next(each for each in intakes if isinstance(each.strategy, ChatLayout))
+        chat.report.notes.append(note)
 
 
 def _account(made: Obtained, names: list[list[str]]) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from ft.data.layout import StrategyOptions
 from ft.data.obtain import Obtained, Obtaining, TokenCache
 from ft.data.prompt import PromptLayout
 from ft.data.report import TOO_LONG, DataReport, DatasetReport, DropTally, count, count_drops
-from ft.data.strategy import AllowCode
+from ft.data.strategy import AllowCode, build_strategy
+from ft.data.template_check import lacks_ends, untrained_end
 from ft.data.tokenized import TokenizedSet, TokenStore
 from ft.runtime.errors import Problem, UserError
 from ft.spec.runspec import DataSpec
@@ -42,6 +43,8 @@ class PreparedData:
         layouts: The prompt layout of each of `datasets:`, each once.
         report: What became of the records.
         entries: Folders of the tokenized cache in which they are kept.
+        in_order: The same examples as they stand in the sources: those of `datasets:`, those of
+            `test_datasets:`.
     """
 
     train: TokenizedSet
@@ -49,6 +52,7 @@ class PreparedData:
     layouts: tuple[PromptLayout, ...]
     report: DataReport
     entries: tuple[Path, ...] = ()
+    in_order: tuple[TokenizedSet, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class LazyTokenizer:
     load: Callable[[], PreTrainedTokenizerBase]
 
 
-def prepare_data(
+def prepare_data(  # noqa: PLR0913 - an argument for each thing that a caller brings
     spec: DataSpec,
     *,
     tokenizer: PreTrainedTokenizerBase | LazyTokenizer,
@@ -67,6 +71,7 @@ def prepare_data(
     on_progress: Progress | None = None,
     allow_code: AllowCode | None = None,
     cache: TokenCache | None = None,
+    is_strict: bool = True,
 ) -> PreparedData:
     """Reads and tokenizes a run's data sets.
 
@@ -79,10 +84,12 @@ def prepare_data(
         allow_code: Called with the sha256 of a user's strategy file before it is run: may it be?
             None allows all.
         cache: Where tokens are kept, and found again; None = nowhere.
+        is_strict: Refuse data of which too much is lost, or that trains no end token.
 
     Raises:
         UserError: Files, layouts or splits are not there; or code may not be run; or more records
-            than `max_drop` allows can't be used; or none are left to train on.
+            than `max_drop` allows can't be used; or a chat template leaves the ends of turns
+            untrained, and nobody asked for that; or no records are left to train on.
         MachineError: No space for the cache, or a worker died.
     """
     _check_heldout(spec)
@@ -99,7 +106,8 @@ def prepare_data(
     merged = obtaining.obtain(spec.datasets, is_heldout=False)
     tests = obtaining.obtain(spec.test_datasets, is_heldout=True)
     reports = (*merged.reports, *tests.reports)
-    _check_drops(reports, spec)
+    if is_strict and (problems := _problems(reports, spec, obtaining)):
+        raise UserError(*problems)
     usable = _usable_rows(merged.store, seed if spec.shuffle_merged_datasets else None)
     if spec.test_datasets:
         train, heldout = usable, _usable_rows(tests.store, None)
@@ -113,7 +121,21 @@ def prepare_data(
         _each_once(merged.layouts),
         _report(merged, tests, len(train), len(heldout)),
         tuple(each.entry for each in (merged, tests) if each.entry is not None),
+        tuple(_usable_rows(each.store, None) for each in (merged, tests)),
     )
+
+
+def _problems(
+    reports: Sequence[DatasetReport], spec: DataSpec, obtaining: Obtaining
+) -> list[Problem]:
+    """Why this data is better not trained on."""
+    found = [drops_problem(reports, spec.max_drop)]
+    for entry, report in zip((*spec.datasets, *spec.test_datasets), reports, strict=True):
+        if not spec.eot_tokens and lacks_ends(entry, report):
+            tokenizer = obtaining.load_tokenizer()  # only now: it may not have been needed yet
+            layout = build_strategy(entry, None, tokenizer, obtaining.layout)
+            found.append(untrained_end(entry, report, layout, spec.eot_tokens))
+    return [problem for problem in found if problem is not None]
 
 
 def _report(merged: Obtained, tests: Obtained, num_train: int, num_heldout: int) -> DataReport:
@@ -167,22 +189,26 @@ def _check_heldout(spec: DataSpec) -> None:
         )
 
 
-def _check_drops(reports: Sequence[DatasetReport], spec: DataSpec) -> None:
+def drops_problem(reports: Sequence[DatasetReport], max_drop: float) -> Problem | None:
+    """What to say if more records are lost than may be; None if it is less.
+
+    Args:
+        reports: The account of each data set.
+        max_drop: Share of all records that may be lost without the user's consent.
+    """
     num_read = sum(report.num_read for report in reports)
     num_lost = sum(report.num_dropped_silently for report in reports)
-    if not num_read or num_lost / num_read <= spec.max_drop:
-        return
+    if not num_read or num_lost / num_read <= max_drop:
+        return None
     share = num_lost / num_read
     drops = {
         reason: tally for reason, tally in count_drops(reports).items() if not tally.is_consented
     }
     lines = [line for reason, tally in drops.items() for line in _render_tally(reason, tally)]
-    raise UserError(
-        Problem(
-            f"{num_lost:,} of {count(num_read, 'record')} ({share:.1%}) can't be used; "
-            f"max_drop allows {spec.max_drop:.1%}",
-            fix="\n".join([*lines, *_remedies(drops, reports, share)]),
-        )
+    return Problem(
+        f"{num_lost:,} of {count(num_read, 'record')} ({share:.1%}) can't be used; "
+        f"max_drop allows {max_drop:.1%}",
+        fix="\n".join([*lines, *_remedies(drops, reports, share)]),
     )
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from ft.data.account import Account, read_accounts
 from ft.data.excerpt import Span, Token, spans_of, tokens_of
-from ft.data.intake import Progress
+from ft.data.intake import Progress, type_name
 from ft.data.layout import StrategyOptions
 from ft.data.obtain import TokenCache
 from ft.data.packing import pack
@@ -26,9 +26,9 @@ from ft.data.prepare import PreparedData, prepare_data
 from ft.data.records import Origin
 from ft.data.source_rows import SourceReader, SourceRows
 from ft.data.steps import plan_steps
-from ft.data.template_check import foreign_templates, untrained_end
+from ft.data.template_check import foreign_templates
 from ft.runtime.errors import Problem, UserError
-from ft.spec.runspec import DatasetSpec, DataSpec, TrainingSpec
+from ft.spec.runspec import DataSpec, TrainingSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -45,10 +45,12 @@ class RowPreview:
     Attributes:
         spans: Its text.
         tokens: Its tokens, every one.
+        part: Which part of its record it is, in words; empty if it is all of it.
     """
 
     spans: tuple[Span, ...]
     tokens: tuple[Token, ...]
+    part: str = ""
 
     @property
     def num_trained(self) -> int:
@@ -63,13 +65,11 @@ class RecordPreview:
     Attributes:
         origin: Where it is.
         rows: Its first few rows.
-        num_rows: All of its rows; more than one where a text is cut into rows.
         error: Why it can't be laid out; empty if it can.
     """
 
     origin: Origin
     rows: tuple[RowPreview, ...]
-    num_rows: int
     error: str
 
 
@@ -124,7 +124,7 @@ class DataPreview:
     Attributes:
         sets: One a data set, `test_datasets` last.
         sequence_len: Longest row, in tokens.
-        steps: None where there is nothing to train on.
+        steps: None where there is nothing to train on, or nothing that is trained yet.
         warnings: What the user's own keys do that is easy to overlook.
         problems: Why `ft train` would refuse; empty if it wouldn't.
     """
@@ -166,25 +166,21 @@ def preview_data(
     readers = [SourceReader(entry, base_dir, tokenizer, options) for entry in entries]
     heads = [list(islice(reader.read(num_records), num_records)) for reader in readers]
 
-    def prepare(spec: DataSpec) -> PreparedData:
+    def prepare(spec: DataSpec, *, is_strict: bool) -> PreparedData:
         return prepare_data(
             spec, tokenizer=tokenizer, seed=training.seed, base_dir=base_dir,
-            on_progress=on_progress, cache=cache,
+            on_progress=on_progress, cache=cache, is_strict=is_strict,
         )  # fmt: skip
 
     prepared, problems = _prepare(data, prepare)
     accounts = read_accounts(prepared, readers, data.sequence_len) if prepared else []
-    ends = [
-        untrained_end(reader.entry, account.report, reader.strategy, data.eot_tokens)
-        for reader, account in zip(readers, accounts, strict=False)
-    ]
     records = [tuple(_show(record, tokenizer) for record in head) for head in heads]
     return DataPreview(
         tuple(_sets(data, records, accounts)),
         data.sequence_len,
         _steps(prepared, data, training) if prepared else None,
         tuple(foreign_templates((reader.entry, reader.strategy) for reader in readers)),
-        (*problems, *filter(None, ends)),
+        tuple(problems),
     )
 
 
@@ -196,26 +192,25 @@ def _sets(
     entries = (*data.datasets, *data.test_datasets)
     for index, (entry, shown, account) in enumerate(zip_longest(entries, records, accounts)):
         is_heldout = index >= len(data.datasets)
-        yield SetPreview(entry.path, _type_name(entry), is_heldout, shown, account)
+        yield SetPreview(entry.path, type_name(entry), is_heldout, shown, account)
 
 
 def _prepare(
-    data: DataSpec, prepare: Callable[[DataSpec], PreparedData]
+    data: DataSpec, prepare: Callable[..., PreparedData]
 ) -> tuple[PreparedData | None, Sequence[Problem]]:
-    """The rows as a run would have them, but in source order; and why a run would refuse them.
+    """The rows as a run would have them, and why a run would refuse them.
 
     Data that a run refuses is prepared once more without its limits, so that there is something to
     show; even then there may be nothing.
     """
-    in_order = data.model_copy(update={"shuffle_merged_datasets": False})
     try:
-        return prepare(in_order), ()
+        return prepare(data, is_strict=True), ()
     except UserError as error:
         problems = error.problems
-    excess = data.excess_length_strategy
-    lenient = {"max_drop": 1.0, "excess_length_strategy": None if excess == "raise" else excess}
+    raises = data.excess_length_strategy == "raise"
+    lenient = data.model_copy(update={"excess_length_strategy": None}) if raises else data
     try:
-        return prepare(in_order.model_copy(update=lenient)), problems
+        return prepare(lenient, is_strict=False), problems
     except UserError:
         return None, problems
 
@@ -224,17 +219,16 @@ def _prepare(
 
 
 def _show(record: SourceRows, tokenizer: PreTrainedTokenizerBase) -> RecordPreview:
+    num_rows = len(record.rows)
     rows = tuple(
-        RowPreview(spans_of(row, tokenizer), tokens_of(row, tokenizer))
-        for row in record.rows[:NUM_ROWS_SHOWN]
+        RowPreview(
+            spans_of(row, tokenizer),
+            tokens_of(row, tokenizer),
+            f"row {number} of {num_rows:,}" if num_rows > 1 else "",
+        )
+        for number, row in enumerate(record.rows[:NUM_ROWS_SHOWN], start=1)
     )
-    return RecordPreview(record.origin, rows, len(record.rows), record.error)
-
-
-def _type_name(entry: DatasetSpec) -> str:
-    if entry.type is None:
-        return "pre-tokenized"
-    return entry.type if isinstance(entry.type, str) else "mapping"
+    return RecordPreview(record.origin, rows, record.error)
 
 
 def _steps(prepared: PreparedData, data: DataSpec, training: TrainingSpec) -> StepsPreview:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ft.data.records import Origin
+from ft.data.records import Origin, Record
 
 NUM_EXAMPLES = 5
 """So many examples of each kind of loss are kept."""
@@ -35,8 +35,19 @@ class Drop:
     detail: str = ""
     record: str = ""
 
+    @classmethod
+    def of(cls, record: Record, reason: str, detail: str = "") -> Drop:
+        """The loss of a record that was read."""
+        return cls(reason, record.origin, detail, shortened(record))
+
     def __str__(self) -> str:
         return f"{self.origin}: {self.detail or self.reason}"
+
+
+def shortened(record: Record) -> str:
+    """A record's fields in `RECORD_WIDTH` characters."""
+    text = repr(record.fields)
+    return text if len(text) <= RECORD_WIDTH else text[: RECORD_WIDTH - 3] + "..."
 
 
 @dataclass
@@ -69,7 +80,7 @@ class DatasetReport:
         num_lost_rows: Rows of kept records that can't be used: a last row of one token.
         num_tokens: Of the rows.
         num_trained_tokens: Of the rows; a row's first token is never predicted.
-        num_without_end: Kept records whose last trained token ends no turn.
+        num_without_end: Kept records whose last trained tokens end no turn.
         longest: Tokens of the longest record that was too long; 0 if none was.
         drops: Kind of loss -> its count and examples.
         notes: What else the user should know.

@@ -53,6 +53,23 @@ def untrained_end(
     )
 
 
+def unwritten_ends(layouts: Iterable[Strategy], eot_tokens: Sequence[str]) -> list[str]:
+    """The tokens of `eot_tokens` that nothing comes of: no chat template writes them.
+
+    Args:
+        layouts: What the `type:` of each of `datasets:` asks for; their templates share the key.
+        eot_tokens: As the YAML gives them.
+    """
+    chats = [layout for layout in layouts if isinstance(layout, ChatLayout)]
+    texts = [layout.template.text for layout in chats]
+    eos = {layout.tokenizer.eos_token for layout in chats}  # written by its role, as a rule
+    return [
+        name
+        for name in eot_tokens
+        if chats and name not in eos and not any(name in text for text in texts)
+    ]
+
+
 def foreign_templates(sets: Iterable[tuple[DatasetSpec, Strategy]]) -> Iterator[str]:
     """A warning for each data set whose template writes turns otherwise than the tokenizer's."""
     for entry, layout in sets:

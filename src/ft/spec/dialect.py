@@ -3,7 +3,8 @@
 Every key is in exactly one state:
     works          a field of ``RunSpec`` (runspec.py), under its own name or an old one (RENAMED)
     no effect      accepted, said once: it changes no result here (NO_EFFECT)
-    not supported  an error that says what to use instead (NOT_SUPPORTED)
+    not supported  an error that says what to use instead (NOT_SUPPORTED); or typed, so that
+                   `ft preview` reads it, and an error everywhere else (PREVIEWED)
 Any other key is unknown, and an error. Null means the default, and so does "off" for an unsupported
 key.
 """
@@ -197,6 +198,37 @@ _ONE_GPU = "one GPU today: remove it"
 _LATER = "not built yet; remove it"
 _SUPERVISED = "supervised tuning only, today: remove it"
 
+PREVIEWED: dict[str, str] = dict.fromkeys(
+    ["rl", "reward_model", "process_reward_model"],
+    "`ft preview` shows its records; to train with preferences is not built yet",
+)
+"""Typed keys that ask for what can be looked at and not be trained yet."""
+
+OF_PREFERENCES = (
+    "rl_beta",
+    "dpo_beta",
+    "dpo_use_logits_to_keep",
+    "dpo_generate_during_eval",
+    "dpo_norm_loss",
+    "dpo_use_weighting",
+    "dpo_label_smoothing",
+    "dpo_use_liger_kernel",
+    "dpo_padding_free",
+    "dpo_loss_type",
+    "dpo_loss_weights",
+    "precompute_ref_log_probs",
+    "rpo_alpha",
+    "orpo_alpha",
+    "simpo_gamma",
+    "cpo_alpha",
+    "kto_desirable_weight",
+    "kto_undesirable_weight",
+    "max_prompt_len",
+    "num_labels",
+    "center_rewards_coefficient",
+)
+"""How preferences are trained with: an error of their own only where no key asks for that."""
+
 NOT_SUPPORTED: dict[str, str] = {
     "dp_shard_size": _ONE_GPU,
     "dp_replicate_size": _ONE_GPU,
@@ -210,10 +242,8 @@ NOT_SUPPORTED: dict[str, str] = {
     "resources_per_worker": "start it without Ray: remove it",
     "context_parallel_size": _ONE_GPU,
     "tensor_parallel_size": _ONE_GPU,
-    "rl": "supervised tuning only, today: remove it",
     "trl": "supervised tuning only, today: remove it",
     "ebft": "supervised tuning only, today: remove it",
-    "reward_model": "supervised tuning only, today: remove it",
     "pretraining_dataset": "put the set under `datasets:` with `type: completion`",
     "gptq": "load a plain checkpoint with load_in_4bit or load_in_8bit",
     "gptq_groupsize": "load a plain checkpoint with load_in_4bit or load_in_8bit",
@@ -252,38 +282,12 @@ NOT_SUPPORTED: dict[str, str] = {
     "reinit_weights": "set random_init_seed, and as base_model a folder of config.json and a "
     "tokenizer",
     "cls_model_config": _DERIVED + "; remove it",
-    "num_labels": _SUPERVISED,
-    "process_reward_model": _SUPERVISED,
-    "center_rewards_coefficient": _SUPERVISED,
     "trainer_cls": "the loop is ft's own; remove it",
     "eval_causal_lm_metrics": "see `ft eval` for metrics; remove it",
     "do_causal_lm_eval": "see `ft eval` for metrics; remove it",
     "vllm": _SUPERVISED,
     "diffusion": _SUPERVISED,
-    **dict.fromkeys(
-        [
-            "rl_beta",
-            "dpo_beta",
-            "dpo_use_logits_to_keep",
-            "dpo_generate_during_eval",
-            "dpo_norm_loss",
-            "dpo_use_weighting",
-            "dpo_label_smoothing",
-            "dpo_use_liger_kernel",
-            "dpo_padding_free",
-            "dpo_loss_type",
-            "dpo_loss_weights",
-            "precompute_ref_log_probs",
-            "rpo_alpha",
-            "orpo_alpha",
-            "simpo_gamma",
-            "cpo_alpha",
-            "kto_desirable_weight",
-            "kto_undesirable_weight",
-            "max_prompt_len",
-        ],
-        _SUPERVISED,
-    ),
+    **dict.fromkeys(OF_PREFERENCES, _SUPERVISED),
     **dict.fromkeys(["use_eaft", "eaft_alpha", "eaft_k", "noisy_embedding_alpha"], _LATER),
     "scaling_softmax": _LATER,
     "scaling_softmax_factor": _LATER,
@@ -444,6 +448,11 @@ class Contradiction:
     fix: str
     holds: Callable[[Mapping[str, Any]], Any]
     """Given the flat values (null keys absent), true if the contradiction is there."""
+
+
+def asks_for_preferences(values: Mapping[str, Any]) -> bool:
+    """Whether a file is for preference tuning."""
+    return any(values.get(key) for key in PREVIEWED)
 
 
 def _has_preference_mapping(*lists: Any) -> bool:
@@ -629,8 +638,17 @@ CONTRADICTIONS = (
         ("datasets",),
         "a data set's `type:` names prompt, chosen, rejected or completion: preference records, "
         "which supervised tuning does not read",
-        "name field_instruction, field_input and field_output",
-        lambda v: _has_preference_mapping(v.get("datasets"), v.get("test_datasets")),
+        "name field_instruction, field_input and field_output; or say by rl: what they are for",
+        lambda v: (
+            not asks_for_preferences(v)
+            and _has_preference_mapping(v.get("datasets"), v.get("test_datasets"))
+        ),
+    ),
+    Contradiction(
+        tuple(PREVIEWED),
+        "more than one of rl, reward_model and process_reward_model asks for its own records",
+        "keep one",
+        lambda v: sum(bool(v.get(key)) for key in PREVIEWED) > 1,
     ),
     Contradiction(
         ("chat_template", "chat_template_jinja"),

@@ -162,6 +162,9 @@ def _working_keys(
     model: Any, section: str, prefix: str, renames: Mapping[str, dialect.Rename]
 ) -> Iterator[Key]:
     for name, info in model.model_fields.items():
+        if not prefix and name in dialect.PREVIEWED:
+            yield _previewed_key(name, section, info)
+            continue
         yield Key(
             name=prefix + name,
             section=section,
@@ -174,6 +177,13 @@ def _working_keys(
             values=tuple(_values_of(info.annotation)),
             old_names=tuple(prefix + old for old, today in renames.items() if today.new == name),
         )
+
+
+def _previewed_key(name: str, section: str, info: FieldInfo) -> Key:
+    """A typed key that no training knows yet."""
+    sentence, default = info.description or "", info.get_default(call_default_factory=True)
+    instead = dialect.PREVIEWED[name]
+    return Key(name, section, "not supported", sentence, default=default, instead=instead)
 
 
 # -- types in words -----------------------------------------------------------------------------

@@ -46,18 +46,21 @@ class LoadedSpec:
         return _place(self.document, self.options, key_path, what, fix)
 
 
-def load_spec(path: Path, arguments: Sequence[str] = ()) -> LoadedSpec:
+def load_spec(
+    path: Path, arguments: Sequence[str] = (), *, for_preview: bool = False
+) -> LoadedSpec:
     """Reads a config.
 
     Args:
         path: The YAML file.
         arguments: Overrides as typed: ``["--learning-rate", "1e-4", "--datasets.0.path=x.jsonl"]``.
+        for_preview: It is not to be trained, so it may ask for what can only be looked at.
 
     Raises:
         UserError: with every problem found, ordered by line.
     """
     try:
-        reading, spec = _read(path, arguments)
+        reading, spec = _read(path, arguments, for_preview)
     except UserError as error:
         raise UserError(*map(hide_secrets, error.problems)) from None
     notices = [*reading.notices]
@@ -70,12 +73,14 @@ def load_spec(path: Path, arguments: Sequence[str] = ()) -> LoadedSpec:
     return LoadedSpec(spec, path, tuple(notices), reading.document, reading.options)
 
 
-def _read(path: Path, arguments: Sequence[str]) -> tuple[_Reading, RunSpec]:
+def _read(path: Path, arguments: Sequence[str], for_preview: bool) -> tuple[_Reading, RunSpec]:
     reading = _Reading(read_document(path))
     reading.command_line.apply(arguments)
     reading.secrets()
     flat = reading.states_of_keys()
     reading.contradictions(flat)
+    if not for_preview:
+        reading.what_is_only_previewed(flat)
     spec = reading.validate(flat)
     if reading.problems or spec is None:
         raise UserError(*sorted(reading.problems, key=_by_place))
@@ -208,7 +213,9 @@ class _Reading:
             if not is_default(key, value):
                 self.without_effect.setdefault(no_effect[key], []).append(key)
         elif key in not_supported:
-            if not values.is_off(key, value):
+            if key in dialect.OF_PREFERENCES and dialect.asks_for_preferences(self.values):
+                self.without_effect.setdefault(_NOT_TRAINED, []).append(key)
+            elif not values.is_off(key, value):
                 self.meant.add((dialect.STANDS_FOR.get(key, ""),))
                 self.problem(key_path, f"{key} is not supported", not_supported[key])
         elif key not in known:
@@ -261,6 +268,18 @@ class _Reading:
                 given = next((key for key in rule.keys if key in flat), rule.keys[0])
                 self.problem((given,), rule.what, rule.fix)
 
+    def what_is_only_previewed(self, flat: dict[str, Any]) -> None:
+        """Refuses keys whose records can be looked at, and not be trained with yet."""
+        for key in dialect.PREVIEWED:
+            if flat.get(key):
+                asked = f"{key}: {yaml.safe_dump(flat[key]).split(chr(10))[0]}"
+                self.problem(
+                    (key,),
+                    f"{asked} asks for preference tuning, which is not built yet",
+                    f"`ft preview {self.document.path}` shows its records; "
+                    "for supervised tuning remove it",
+                )
+
     # -- types --------------------------------------------------------------------------------
 
     def validate(self, flat: dict[str, Any]) -> RunSpec | None:
@@ -287,6 +306,8 @@ class _Reading:
         else:
             self.problem(key_path, f"{key}: {mismatch(details)}", fix_of_value(key_path, details))
 
+
+_NOT_TRAINED = "to train with preferences is not built yet"
 
 _MISSING = {
     "base_model": "base_model: a hub name or a local folder",

@@ -8,6 +8,7 @@ what is used together and say where each part of the spec stops:
     |-- precision   in which number formats -> ft.model, ft.train
     |-- adapter     what is added to it     -> ft.model
     |-- data        what it learns from     -> ft.data
+    |-- preference  answers that are judged -> ft.data
     |-- training    how it learns           -> ft.train
     |-- evaluation  how it is measured      -> ft.train, ft.evaluate
     `-- output      what is left behind     -> ft.train
@@ -376,6 +377,29 @@ class DataSpec(Section):
     eot_tokens: Names = Field((), description="End-of-turn tokens, if they are not the eos token.")
 
 
+class PreferenceSpec(Section):
+    """Whether it learns from answers that people judged, and how; one of the keys at most."""
+
+    rl: Literal["dpo", "ipo", "simpo", "orpo", "kto"] | None = Field(
+        None, description="Learn from pairs of answers, or from single ones that are judged (kto)."
+    )
+    reward_model: bool = Field(
+        False, description="Train a model that scores answers, on pairs of them."
+    )
+    process_reward_model: bool = Field(
+        False, description="Train a model that judges an answer step by step."
+    )
+
+    @property
+    def objective(self) -> str | None:
+        """The value of `rl`, or the name of the other key that is on; None: supervised tuning."""
+        kinds = {
+            "reward_model": self.reward_model,
+            "process_reward_model": self.process_reward_model,
+        }
+        return self.rl or next((kind for kind, is_asked in kinds.items() if is_asked), None)
+
+
 class TrainingSpec(Section):
     """How it learns."""
 
@@ -478,6 +502,7 @@ class RunSpec(Section):
     precision: PrecisionSpec
     adapter: AdapterSpec
     data: DataSpec
+    preference: PreferenceSpec = PreferenceSpec()
     training: TrainingSpec
     evaluation: EvaluationSpec
     output: OutputSpec

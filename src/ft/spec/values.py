@@ -91,6 +91,11 @@ NOT_SUPPORTED: dict[str, dict[Any, str]] = {
          "prompt_tuning", "prefix_tuning", "p_tuning", "adalora", "hra", "fourierft", "road"],
         _OTHER_ADAPTER,
     ),
+    "rl": dict.fromkeys(
+        ["grpo", "gdpo", "ebft"],
+        "it writes and judges answers while it trains, which is not built; use pairs of answers "
+        "with rl: dpo",
+    ),
     "save_strategy": {"best": "use steps or epoch with load_best_model_at_end: true"},
     "eval_strategy": {"best": "use steps or epoch"},
 }  # fmt: skip

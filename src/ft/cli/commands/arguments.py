@@ -27,17 +27,20 @@ AnyRun = Annotated[
 ]  # fmt: skip
 
 
-def load_checked(config: Path, arguments: list[str], *, needs_weights: bool = True) -> LoadedSpec:
+def load_checked(
+    config: Path, arguments: list[str], *, needs_weights: bool = True, for_preview: bool = False
+) -> LoadedSpec:
     """The spec, once everything is checked that can be without loading a model.
 
     Args:
         config: The YAML file.
         arguments: Overrides, as typed.
         needs_weights: The base model itself must be there, not only its tokenizer.
+        for_preview: It is only looked at, so it may ask for what can't be trained yet.
     """
     from ft.spec import load_spec
 
-    loaded = load_spec(config, arguments)
+    loaded = load_spec(config, arguments, for_preview=for_preview)
     from ft.cli.preflight import check_inputs  # only now: a wrong YAML is told without it
 
     check_inputs(loaded, needs_weights=needs_weights)

@@ -41,7 +41,7 @@ def preview(
     from ft.cli.preflight import check_hub_names
     from ft.cli.preview import PreviewOptions, show_preview
 
-    loaded = load_checked(config, context.args, needs_weights=False)
+    loaded = load_checked(config, context.args, needs_weights=False, for_preview=True)
     quiet_libraries()
     check_hub_names(loaded, needs_weights=False)
     show_preview(loaded, PreviewOptions(num_records, shows_ids=ids, html=html, dump=dump))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import string
-
+from ft.data.formats import check_format
 from ft.data.layout import (
     Fields,
     LayoutFields,
@@ -15,7 +14,6 @@ from ft.data.layout import (
 )
 from ft.data.layouts.pair import PairLayout
 from ft.data.styles import PromptStyle
-from ft.runtime.errors import Problem, UserError
 from ft.spec.runspec import MappingLayout
 
 
@@ -55,19 +53,4 @@ def check_mapping(layout: MappingLayout) -> None:
         "no_input_format": {"instruction"},
     }
     for key, names in allowed.items():
-        text = getattr(layout, key)
-        try:
-            found = {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
-        except ValueError as error:
-            raise UserError(
-                Problem(f"type: {key}: {error}", source=text, fix="a brace as text is doubled: {{")
-            ) from None
-        if unknown := sorted(found - names):
-            raise UserError(
-                Problem(
-                    f"type: {key}: nothing fills {{{unknown[0]}}}",
-                    source=text,
-                    fix=f"use {', '.join(f'{{{name}}}' for name in sorted(names))}; "
-                    "a brace as text is doubled: {{",
-                )
-            )
+        check_format(key, getattr(layout, key), names)

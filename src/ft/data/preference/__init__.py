@@ -1,8 +1,11 @@
 """Records of people's preferences -> prompts and answers -> one row of tokens an answer.
 
 record --layout--> Preference | Judged | Comparison | Steps --tokenization--> {part: Tokens}
+                                                            `-> what `ft preview` shows and dumps
 """
 
+from ft.data.preference.preview import preview_preferences
+from ft.data.preference.reading import dump_preferences
 from ft.data.preference.records import (
     Comparison,
     Judged,
@@ -26,5 +29,7 @@ __all__ = [
     "PreferenceStrategy",
     "Steps",
     "check_preference",
+    "dump_preferences",
     "preference_strategy",
+    "preview_preferences",
 ]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ft.data.formats import check_format
 from ft.data.layout import Fields, optional_written_field, written_field
 from ft.data.preference.records import Judged, Preference
 from ft.data.preference.sources import is_desirable
@@ -47,26 +47,8 @@ def check_mapping(
             raise UserError(Problem(f"type: {key} lays out no record of this kind", fix=fix))
     assert isinstance(mapping, PreferenceMapping)  # the other kind has no other key in common
     for key, names in kind.placeholders.items():
-        _check_format(key, getattr(mapping, key), names)
+        check_format(key, getattr(mapping, key), names)
     return mapping
-
-
-def _check_format(key: str, text: str, names: frozenset[str]) -> None:
-    try:
-        found = {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
-    except ValueError as error:
-        raise UserError(
-            Problem(f"type: {key}: {error}", source=text, fix="a brace as text is doubled: {{")
-        ) from None
-    if unknown := sorted(found - names):
-        allowed = ", ".join(f"{{{name}}}" for name in sorted(names))
-        raise UserError(
-            Problem(
-                f"type: {key}: nothing fills {{{unknown[0]}}}",
-                source=text,
-                fix=f"use {allowed}; a brace as text is doubled: {{{{",
-            )
-        )
 
 
 def _prompt(record: Fields, mapping: PreferenceMapping) -> str:
