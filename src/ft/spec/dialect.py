@@ -115,6 +115,13 @@ NO_EFFECT: dict[str, str] = {
     "deepcompile": _ONE_PROCESS,
     "qlora_sharded_model_loading": _ONE_PROCESS,
     **dict.fromkeys(
+        ["dp_shard_size", "dp_replicate_size", "context_parallel_size", "tensor_parallel_size",
+         "sequence_parallel_degree", "expert_parallel_size", "expert_parallel_backend",
+         "expert_parallel_num_nvl_bytes", "expert_parallel_num_rdma_bytes",
+         "expert_parallel_token_capacity", "expert_parallel_fallback_on_unsupported"],
+        _ONE_PROCESS,
+    ),
+    **dict.fromkeys(
         ["ddp_find_unused_parameters", "ddp", "ddp_timeout", "ddp_bucket_cap_mb",
          "ddp_broadcast_buffers", "world_size", "heads_k_stride", "ring_attn_func"],
         "one process today",
@@ -193,23 +200,14 @@ NO_EFFECT: dict[str, str] = {
     ),
 }  # fmt: skip
 
-_ONE_GPU = "one GPU today: remove it"
 _LATER = "not built yet; remove it"
 _SUPERVISED = "supervised tuning only, today: remove it"
 
 NOT_SUPPORTED: dict[str, str] = {
-    "dp_shard_size": _ONE_GPU,
-    "dp_replicate_size": _ONE_GPU,
-    "expert_parallel_size": _ONE_GPU,
-    "expert_parallel_num_nvl_bytes": _ONE_GPU,
-    "expert_parallel_token_capacity": _ONE_GPU,
-    "sequence_parallel_degree": _ONE_GPU,
     "use_ray": "start it without Ray: remove it",
     "ray_run_name": "start it without Ray: remove it",
     "ray_num_workers": "start it without Ray: remove it",
     "resources_per_worker": "start it without Ray: remove it",
-    "context_parallel_size": _ONE_GPU,
-    "tensor_parallel_size": _ONE_GPU,
     "rl": "supervised tuning only, today: remove it",
     "trl": "supervised tuning only, today: remove it",
     "ebft": "supervised tuning only, today: remove it",

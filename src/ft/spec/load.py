@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 
 from ft.runtime.errors import Problem, UserError
 from ft.spec import dialect, values
-from ft.spec.distributed import check_distributed
+from ft.spec.distributed import SIZES, check_distributed
 from ft.spec.document import Document, KeyPath, read_document
 from ft.spec.nearest import nearest
 from ft.spec.options import EVERY_NAME, GROUPS, Options
@@ -301,6 +301,7 @@ _DEFAULTS_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "wandb_log_model": (False,),
     "wandb_watch": (False,),
     "debug": (False,),
+    **dict.fromkeys(SIZES, (1,)),
 }
 
 
