@@ -232,7 +232,6 @@ NOT_SUPPORTED: dict[str, str] = {
     "(output_router_logits) is not built: remove it",
     "overrides_of_model_config": "set it in the checkpoint's config.json",
     "s2_attention": "use attn_implementation: auto",
-    "tokenizer_use_mistral_common": "use the tokenizer.json of the checkpoint",
     "dataset_exact_deduplication": _LATER,
     "curriculum_sampling": _LATER,
     "streaming": _LATER,

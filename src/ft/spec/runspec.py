@@ -130,6 +130,11 @@ class ModelSpec(Section):
     tokenizer_config: str | None = Field(
         None, description="Hub name or folder of the tokenizer, if it is not the base model's."
     )
+    tokenizer_use_mistral_common: bool = Field(
+        False,
+        description="Split texts as mistral-common does, whatever Mistral's tokenizer.json says; "
+        "conversations are laid out by the chat template.",
+    )
     random_init_seed: Annotated[int, Field(ge=0, lt=2**63)] | None = Field(
         None,
         description="Begin with random weights drawn from this seed; base_model is then a folder "
