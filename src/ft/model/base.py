@@ -23,6 +23,7 @@ from ft.model.base_check import check_base, is_local
 from ft.model.experts import dequantize_experts, quantize_experts
 from ft.model.hardware import Hardware
 from ft.model.hub import explained
+from ft.model.overrides import apply_overrides
 from ft.model.precision import Precision
 from ft.model.varlen import register_varlen
 from ft.runtime.errors import Problem, UserError
@@ -47,16 +48,19 @@ def load_config(spec: ModelSpec) -> Any:
     """The transformers config of the base model.
 
     Raises:
-        UserError: it cannot be read; the message says what to do.
+        UserError: it cannot be read, or does not have what the spec overrides; the message says
+            what to do.
     """
     patches.apply_patches()
     check_base(spec)
     with explained(spec.base_model, "base_model", spec.revision_of_model):
-        return AutoConfig.from_pretrained(
+        config = AutoConfig.from_pretrained(
             _path(spec.base_model),
             revision=spec.revision_of_model or "main",
             trust_remote_code=False,
         )
+    apply_overrides(config, spec.overrides_of_model_config)
+    return config
 
 
 def load_base(

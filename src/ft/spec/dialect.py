@@ -56,6 +56,7 @@ RENAMED: dict[str, Rename] = {
     "batch_size": Rename("gradient_accumulation_steps", convert_in=_passes_of_a_step),
     "evaluation_strategy": Rename("eval_strategy"),
     "model_revision": Rename("revision_of_model"),
+    "model_config": Rename("overrides_of_model_config"),
 }
 
 RENAMED_IN_DATASETS: dict[str, Rename] = {
@@ -227,10 +228,8 @@ NOT_SUPPORTED: dict[str, str] = {
     "loraplus_lr_ratio": _LATER,
     "relora_steps": _LATER,
     "neftune_noise_alpha": _LATER,
-    "rope_scaling": "set it in the checkpoint's config.json",
-    "model_config": "set it in the checkpoint's config.json; the router's auxiliary loss "
-    "(output_router_logits) is not built: remove it",
-    "overrides_of_model_config": "set it in the checkpoint's config.json",
+    "rope_scaling": "set it under overrides_of_model_config, by the name that the checkpoint's "
+    "config.json has for it",
     "s2_attention": "use attn_implementation: auto",
     "dataset_exact_deduplication": _LATER,
     "curriculum_sampling": _LATER,

@@ -135,6 +135,11 @@ class ModelSpec(Section):
         description="Split texts as mistral-common does, whatever Mistral's tokenizer.json says; "
         "conversations are laid out by the chat template.",
     )
+    overrides_of_model_config: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Values of the checkpoint's config.json to replace; with output_router_logits: "
+        "true a mixture's auxiliary loss is trained too.",
+    )
     random_init_seed: Annotated[int, Field(ge=0, lt=2**63)] | None = Field(
         None,
         description="Begin with random weights drawn from this seed; base_model is then a folder "

@@ -155,7 +155,6 @@ ASKS_FOR_NOTHING: dict[str, Callable[[Any], bool]] = {
         ["ray_num_workers", "dataset_shard_num"],
         lambda value: value == 1,
     ),
-    "model_config": lambda value: value in ({"output_router_logits": False}, {"use_cache": False}),
 }  # fmt: skip
 
 
