@@ -3,6 +3,7 @@
 load_config    what the model is, without its weights
 load_base      the weights, quantized if asked for, on this process's device
 fit_vocabulary rows for tokens that the base does not have
+fold_experts   fused experts in few bits, once the adapter is on them
 dequantize     a quantized base as plain linear layers: the function that an adapter was trained on
 """
 
@@ -80,6 +81,7 @@ def load_base(
         attention: What transformers is told.
         is_quantized: False loads plain weights, whatever the spec says.
 
+    Fused experts come in plain weights; ``fold_experts`` puts them in few bits.
     With ``spec.random_init_seed`` there are none to read: they are drawn, the same ones every time.
 
     Raises:
@@ -112,11 +114,20 @@ def load_base(
             output_loading_info=True,
         )
     _require_all_weights(spec, loading)
-    if spec.quantize_moe_experts and isinstance(quantization, BitsAndBytesConfig):
-        num_quantized = quantize_experts(model, bits=4 if spec.load_in_4bit else 8)
-        notes += [] if num_quantized else ["quantize_moe_experts: the base has no fused experts"]
     revision = None if is_local(spec.base_model) else getattr(config, "_commit_hash", None)
     return BaseModel(model, revision, tuple(notes))
+
+
+def fold_experts(model: Any, spec: ModelSpec) -> list[str]:
+    """Puts fused experts in few bits if the spec asks for it; in place, and after the adapter.
+
+    Returns:
+        Notes for the user.
+    """
+    if not spec.quantize_moe_experts or not getattr(model, "is_quantized", False):
+        return []
+    num_quantized = quantize_experts(model, bits=4 if spec.load_in_4bit else 8)
+    return [] if num_quantized else ["quantize_moe_experts: the base has no fused experts"]
 
 
 def _random_model(config: Any, seed: int, precision: Precision, attention: str) -> Any:

@@ -223,7 +223,6 @@ NOT_SUPPORTED: dict[str, str] = {
     "push_dataset_to_hub": _LATER,
     "hub_model_id": _LATER,
     "hub_strategy": _LATER,
-    "lora_target_parameters": "adapters on fused experts are not built; use lora_target_modules",
     "peft_use_dora": _LATER,
     "loraplus_lr_ratio": _LATER,
     "relora_steps": _LATER,
@@ -502,6 +501,12 @@ CONTRADICTIONS = (
             and not v.get("load_in_4bit")
             and not v.get("load_in_8bit")
         ),
+    ),
+    Contradiction(
+        ("lora_dropout", "lora_target_parameters"),
+        "an adapter on a tensor itself has no input of its own, so nothing for dropout to act on",
+        "set lora_dropout: 0, or use lora_target_modules",
+        lambda v: v.get("lora_dropout") and v.get("lora_target_parameters"),
     ),
     Contradiction(
         ("unfrozen_parameters", "adapter"),

@@ -149,7 +149,7 @@ class _Reading:
         for name in ("datasets", "test_datasets"):
             if isinstance(flat.get(name), list):
                 flat[name] = [self._dataset((name, i), entry) for i, entry in enumerate(flat[name])]
-        for name in ("lora_target_modules", "lora_modules_to_save"):
+        for name in ("lora_target_modules", "lora_modules_to_save", "lora_target_parameters"):
             if isinstance(flat.get(name), str):
                 flat[name] = [flat[name]]
         for name, meanings in dialect.MEANINGS.items():

@@ -196,6 +196,11 @@ class AdapterSpec(Section):
         description="Names of the linear layers that get an adapter, or a regular expression that "
         "matches their whole paths.",
     )
+    lora_target_parameters: Names = Field(
+        (),
+        description="Tensors that get an adapter themselves: those of a mixture's fused experts "
+        "(experts.gate_up_proj, experts.down_proj). Without lora_target_modules, they alone.",
+    )
     lora_target_linear: bool | None = Field(
         None, description="An adapter on every linear layer but the output head."
     )
