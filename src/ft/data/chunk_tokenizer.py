@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ft.data.layout import Strategy, StrategyOptions
+from ft.data.layout import MIN_TOKENS, Strategy, StrategyOptions
 from ft.data.quick_tokenizer import quick
 from ft.data.records import BrokenRecord, Chunk, Origin, Record
 from ft.data.report import (
@@ -35,9 +35,6 @@ from ft.spec.runspec import DatasetSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-MIN_TOKENS = 2
-"""A shorter row has no token with another one before it: nothing to predict."""
 
 Excess = Literal["drop", "truncate", "raise"] | None
 
@@ -121,6 +118,8 @@ class _Account:
 
     def __init__(self, recipe: Recipe, end_ids: frozenset[int]) -> None:
         self._limit = recipe.options.sequence_len
+        self._least = recipe.options.min_sample_len
+        self._too_short = TOO_SHORT.format(self._least)
         self._excess = recipe.excess
         self._end_ids = end_ids
         self.report = DatasetReport(recipe.spec.path, "")
@@ -175,8 +174,8 @@ class _Account:
     def _fault(self, row: Tokens) -> str | None:
         if len(row.input_ids) > self._limit:
             return TOO_LONG
-        if len(row.input_ids) < MIN_TOKENS:
-            return TOO_SHORT
+        if len(row.input_ids) < self._least:
+            return self._too_short
         return None if _num_trained(row) else NOTHING_TRAINED
 
     def _drop_unfit(self, record: Record, rows: Sequence[Tokens], fault: str) -> None:
@@ -185,7 +184,8 @@ class _Account:
         if fault == TOO_LONG:
             self.report.longest = max(self.report.longest, num_wanted)
             detail += f", sequence_len is {self._limit:,}"
-        is_consented = fault == TOO_LONG and self._excess == "drop"
+        is_asked_for = fault == self._too_short and self._least > MIN_TOKENS
+        is_consented = is_asked_for or (fault == TOO_LONG and self._excess == "drop")
         self.drop(record, fault, detail, is_consented=is_consented)
 
 

@@ -195,9 +195,15 @@ def linear_layer_names(model: Any) -> set[str]:
     names = {
         path
         for path, layer in model.named_modules()
-        if isinstance(layer, nn.Linear | Conv1D) and layer is not head
+        if isinstance(layer, nn.Linear | Conv1D) and layer is not head and not _gives_more(layer)
     }
     return {_last(path) if not _last(path).isdigit() else path for path in names}
+
+
+def _gives_more(layer: nn.Module) -> bool:
+    """Whether a model's own kind of linear layer gives more than a product: Llama 4's router."""
+    is_own = type(layer).__module__.startswith("transformers.models.")
+    return is_own and "forward" in vars(type(layer))
 
 
 def _modules_to_save(model: Any, spec: AdapterSpec, *, has_new_tokens: bool) -> set[str]:

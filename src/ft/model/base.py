@@ -9,6 +9,7 @@ dequantize     a quantized base as plain linear layers: the function that an ada
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from ft.model.base_check import check_base, is_local
 from ft.model.experts import dequantize_experts, quantize_experts
 from ft.model.hardware import Hardware
 from ft.model.hub import explained
+from ft.model.llama4 import linearized_experts
 from ft.model.overrides import apply_overrides
 from ft.model.precision import Precision
 from ft.model.varlen import register_varlen
@@ -82,7 +84,7 @@ def load_base(
         is_quantized: False loads plain weights, whatever the spec says.
 
     Fused experts come in plain weights; ``fold_experts`` puts them in few bits.
-    With ``spec.random_init_seed`` there are none to read: they are drawn, the same ones every time.
+    With ``spec.random_init_seed`` or ``spec.reinit_weights`` there are none to read: they are drawn, the same ones every time.
 
     Raises:
         UserError: the weights cannot be read or are incomplete.
@@ -91,8 +93,8 @@ def load_base(
     if attention == "sdpa" and not read_attention_traits(config).supports_sdpa:
         attention = "eager"
     register_varlen()
-    if spec.random_init_seed is not None:
-        model = _random_model(config, spec.random_init_seed, precision, attention)
+    if spec.random_init_seed is not None or spec.reinit_weights:
+        model = _random_model(config, spec.random_init_seed or 0, precision, attention)
         return BaseModel(model.to(local_device(hardware)), None, ("random weights to begin with",))
     quantization: BitsAndBytesConfig | Mxfp4Config | None = None
     if spec.model_quantization_config:
@@ -100,14 +102,15 @@ def load_base(
     notes: list[str] = []
     if is_quantized and (spec.load_in_4bit or spec.load_in_8bit):
         quantization, notes = _quantization(spec, precision, hardware)
-    with explained(spec.base_model, "base_model", spec.revision_of_model):
+    linearized = linearized_experts(config) if spec.llama4_linearized_experts else nullcontext()
+    with explained(spec.base_model, "base_model", spec.revision_of_model), linearized:
         model, loading = AutoModelForCausalLM.from_pretrained(
             _path(spec.base_model),
             config=config,
             revision=spec.revision_of_model or "main",
             dtype=precision.weights_dtype,
             attn_implementation=attention,
-            quantization_config=quantization,
+            quantization_config=None if _is_quantized_by_bnb(config) else quantization,
             device_map=_device_map(hardware, is_quantized=quantization is not None),
             use_safetensors=True,
             trust_remote_code=False,
@@ -239,6 +242,12 @@ def _quantization(
         bnb_4bit_compute_dtype=precision.compute_dtype,
         bnb_4bit_quant_storage=precision.weights_dtype,  # so that FSDP can flatten it with the rest
     ), []
+
+
+def _is_quantized_by_bnb(config: Any) -> bool:
+    """Whether the checkpoint holds bitsandbytes' weights; their own settings are then used."""
+    own = getattr(config, "quantization_config", None)
+    return isinstance(own, dict) and own.get("quant_method") == "bitsandbytes"
 
 
 def _require_all_weights(spec: ModelSpec, loading: dict[str, Any]) -> None:

@@ -57,10 +57,12 @@ RENAMED: dict[str, Rename] = {
     "evaluation_strategy": Rename("eval_strategy"),
     "model_revision": Rename("revision_of_model"),
     "model_config": Rename("overrides_of_model_config"),
+    "pretraining_dataset": Rename("datasets"),  # read before the others: pretraining.py
 }
 
 RENAMED_IN_DATASETS: dict[str, Rename] = {
     "train_on_split": Rename("split"),
+    "text_column": Rename("field"),
     "message_field_role": Rename(
         "message_property_mappings", lambda name: {"role": name} if name else None
     ),
@@ -91,6 +93,10 @@ NO_EFFECT: dict[str, str] = {
     "sample_packing_sequentially": "packs are always best-fit; their order is drawn from the seed",
     "sample_packing_eff_est": "packs are counted, not estimated",
     "sample_packing_mp_start_method": "packing takes a moment, and no processes of its own",
+    "pretrain_multipack_buffer_size": "all records are packed together, however many there are",
+    "streaming_multipack_buffer_size": "all records are packed together, however many there are",
+    "pretrain_multipack_attn": "records of a pack never see each other",
+    "pretraining_sample_concatenation": "records of a pack never see each other",
     "total_num_tokens": "tokens are counted, not estimated",
     "remove_unused_columns": "columns that the strategy does not read never reach the model",
     "save_safetensors": "weights are always saved as safetensors",
@@ -213,7 +219,6 @@ NOT_SUPPORTED: dict[str, str] = {
     "trl": "supervised tuning only, today: remove it",
     "ebft": "supervised tuning only, today: remove it",
     "reward_model": "supervised tuning only, today: remove it",
-    "pretraining_dataset": "put the set under `datasets:` with `type: completion`",
     "gptq": "load a plain checkpoint with load_in_4bit or load_in_8bit",
     "gptq_groupsize": "load a plain checkpoint with load_in_4bit or load_in_8bit",
     "gptq_model_v1": "load a plain checkpoint with load_in_4bit or load_in_8bit",
@@ -233,7 +238,6 @@ NOT_SUPPORTED: dict[str, str] = {
     "dataset_exact_deduplication": _LATER,
     "curriculum_sampling": _LATER,
     "streaming": _LATER,
-    "llama4_linearized_experts": "it belongs to axolotl's own Llama 4 checkpoints; remove it",
     "eta_min": "set cosine_min_lr_ratio: eta_min / learning_rate (axolotl reads no eta_min)",
     "fp8": _LATER,
     "fp8_config": _LATER,
@@ -244,8 +248,6 @@ NOT_SUPPORTED: dict[str, str] = {
     "quantization": "see `ft merge` and the tools of your server; remove it",
     "llmcompressor": _LATER,
     "use_onebitllms": _LATER,
-    "reinit_weights": "set random_init_seed, and as base_model a folder of config.json and a "
-    "tokenizer",
     "cls_model_config": _DERIVED + "; remove it",
     "num_labels": _SUPERVISED,
     "process_reward_model": _SUPERVISED,
@@ -359,12 +361,7 @@ NOT_SUPPORTED: dict[str, str] = {
     "shuffle_before_merging_datasets": "the merged set is shuffled; remove it",
     "dataset_shard_num": "use a slice: split: train[:25%]",
     "dataset_shard_idx": "use a slice: split: train[:25%]",
-    "min_sample_len": "leave short records out of the file",
     "eval_sequence_len": "held-out records are cut at sequence_len; remove it",
-    "pretrain_multipack_buffer_size": "see pretraining_dataset",
-    "pretrain_multipack_attn": "see pretraining_dataset",
-    "pretraining_sample_concatenation": "see pretraining_dataset",
-    "streaming_multipack_buffer_size": "see streaming",
     "use_pose": _LATER,
     "pose_split_on_token_ids": _LATER,
     "pose_max_context_len": _LATER,
@@ -393,7 +390,6 @@ NOT_SUPPORTED_IN_DATASETS: dict[str, str] = {
     "temperature": _LATER,
     "logprobs_field": _LATER,
     "trust_remote_code": "loading scripts are never run; convert the set to JSON or Parquet",
-    "text_column": "use type: completion with field",
     "input_format": "use type: completion, or type as a mapping with format",
 }
 
@@ -417,9 +413,6 @@ RIVALS: dict[str, tuple[str, ...]] = {
     "saves_per_epoch": ("save_steps",),
 }
 """Keys that answer the same question: an override of one replaces what the file says by another."""
-
-STANDS_FOR: dict[str, str] = {"pretraining_dataset": "datasets"}
-"""Unsupported keys in whose place a required one is missing: one mistake, one message."""
 
 OFF: tuple[Any, ...] = (None, False, 0, "", "none", "no", [], {}, ())
 """Values by which an unsupported key asks for nothing."""
@@ -521,11 +514,11 @@ CONTRADICTIONS = (
         lambda v: v.get("lora_model_dir") and not v.get("adapter"),
     ),
     Contradiction(
-        ("random_init_seed", "adapter"),
+        ("random_init_seed", "reinit_weights", "adapter"),
         "random weights are trained themselves, so they get no adapter and stay unquantized",
-        "remove adapter and load_in_4bit or load_in_8bit, or random_init_seed",
+        "remove adapter and load_in_4bit or load_in_8bit, or the key that asks for random weights",
         lambda v: (
-            v.get("random_init_seed") is not None
+            (v.get("random_init_seed") is not None or v.get("reinit_weights") is True)
             and (v.get("adapter") or v.get("load_in_4bit") is True or v.get("load_in_8bit") is True)
         ),
     ),

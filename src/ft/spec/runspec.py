@@ -159,6 +159,15 @@ class ModelSpec(Section):
         False,
         description="Hold the experts of a mixture in 4 or 8 bits too. They are read plain first.",
     )
+    llama4_linearized_experts: bool = Field(
+        False,
+        description="base_model is a Llama 4 whose checkpoint holds experts as linear layers.",
+    )
+    reinit_weights: bool = Field(
+        False,
+        description="Begin with random weights in the shape of base_model, whatever it holds; "
+        "drawn from random_init_seed, default 0.",
+    )
     attn_implementation: Attentions | HubKernel = Field(
         "auto", description="Attention backend; what is missing falls back, with a word."
     )
@@ -361,6 +370,9 @@ class DataSpec(Section):
         0.0, description="Held out of `datasets`: a share, or a number of records if over 1."
     )
     sequence_len: Count = Field(512, description="Longest record, in tokens.")
+    min_sample_len: Annotated[int, Field(ge=2)] = Field(
+        2, description="Shortest record, in tokens; shorter ones are left out."
+    )
     train_on_inputs: bool = Field(False, description="Train on the prompt too.")
     excess_length_strategy: Literal["drop", "truncate", "raise"] | None = Field(
         None, description="What becomes of records longer than sequence_len."
