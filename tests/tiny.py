@@ -20,7 +20,13 @@ from tokenizers import (
     processors,
     trainers,
 )
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 
 CORPUS = [
     "CREATE TABLE head (name VARCHAR, age INTEGER, born_state VARCHAR)",
@@ -123,4 +129,31 @@ def save_tiny_llama(folder: Path, family: str = "chatml", *, tie: bool = False) 
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def tiny_mixture() -> Qwen3MoeForCausalLM:
+    """A 2-layer, 64-wide Qwen3 of 4 experts, 2 of them for each token."""
+    torch.manual_seed(0)
+    tokenizer = chatml_tokenizer()
+    config = Qwen3MoeConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        moe_intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=32,
+        num_experts=4,
+        num_experts_per_tok=2,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return Qwen3MoeForCausalLM(config)
+
+
+def save_tiny_mixture(folder: Path) -> Path:
+    """`tiny_mixture` and its tokenizer, as a folder."""
+    tiny_mixture().save_pretrained(folder)
+    chatml_tokenizer().save_pretrained(folder)
     return folder

@@ -160,6 +160,15 @@ def test_overlong_records_are_dropped_with_consent(tmp_path, tokenizer):
     assert f"  dropped 2: too long ({path}:3, {path}:4)" in prepared.report.render()
 
 
+def test_short_records_are_left_out_with_consent(tmp_path, tokenizer):
+    path = write(tmp_path / "a.jsonl", [*GOOD[:3], {"q": "q", "a": "a longer answer"}])
+    whole = prepare(tmp_path, tokenizer, path)
+    least = int(max(whole.train.lengths))
+    kept = prepare(tmp_path, tokenizer, path, min_sample_len=least)
+    assert list(kept.train.lengths) == [least]
+    assert f"fewer than {least} tokens" in "\n".join(kept.report.render())
+
+
 def test_overlong_records_are_truncated_and_counted(tmp_path, tokenizer):
     path = write(tmp_path / "a.jsonl", [*GOOD, LONG])
     prepared = prepare(tmp_path, tokenizer, path, excess_length_strategy="truncate")

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 import tiny
 from ft.model import Hardware, Precision, build_model, load_tokenizer, load_trained
@@ -15,36 +14,14 @@ IDS = torch.arange(3, 19)[None]
 LORA = AdapterSpec(adapter="lora", lora_r=4, lora_target_modules=("q_proj", "v_proj"))
 
 
-def mixture() -> Qwen3MoeForCausalLM:
-    torch.manual_seed(0)
-    tokenizer = tiny.chatml_tokenizer()
-    config = Qwen3MoeConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        moe_intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        head_dim=32,
-        num_experts=4,
-        num_experts_per_tok=2,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    return Qwen3MoeForCausalLM(config)
-
-
 @pytest.fixture(scope="module")
 def tiny_mixture(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("mixture")
-    mixture().save_pretrained(folder)
-    tiny.chatml_tokenizer().save_pretrained(folder)
-    return folder
+    return tiny.save_tiny_mixture(tmp_path_factory.mktemp("mixture"))
 
 
 @pytest.mark.parametrize(("bits", "error"), [(4, 0.25), (8, 0.02)])
 def test_what_is_unfolded_is_near_what_was_folded(bits, error):
-    model = mixture().bfloat16()
+    model = tiny.tiny_mixture().bfloat16()
     experts = model.model.layers[1].mlp.experts
     plain = experts.down_proj.detach().clone()
     assert quantize_experts(model, bits) == 4
@@ -83,5 +60,5 @@ def test_the_experts_are_counted_by_their_weights(tiny_mixture):
     spec = ModelSpec(base_model=str(tiny_mixture), quantize_moe_experts=True, load_in_4bit=True)
     tokenizer = load_tokenizer(spec)
     loaded = build_model(spec, LORA, HALF, None, tokenizer, hardware=CPU, seed=1)
-    plain = mixture().num_parameters()
+    plain = tiny.tiny_mixture().num_parameters()
     assert loaded.num_parameters == plain + loaded.num_trainable

@@ -49,6 +49,16 @@ def test_weights_that_are_there_are_not_passed_over(tiny_llama):
         check_base(ModelSpec(base_model="hub/name", random_init_seed=0))
 
 
+def test_weights_that_are_there_are_drawn_anew_if_the_file_says_so(tiny_llama):
+    spec = ModelSpec(base_model=str(tiny_llama), reinit_weights=True, random_init_seed=1)
+    check_base(spec)
+    drawn = load_base(spec, Precision(), hardware=CPU).model.state_dict()
+    read = load_base(ModelSpec(base_model=str(tiny_llama)), Precision(), hardware=CPU)
+    assert not torch.equal(drawn["lm_head.weight"], read.model.state_dict()["lm_head.weight"])
+    again = load_base(spec, Precision(), hardware=CPU).model.state_dict()
+    assert torch.equal(drawn["lm_head.weight"], again["lm_head.weight"])
+
+
 def write_config(folder, **keys):
     config = folder / "run.yml"
     data = {"path": "data.jsonl", "type": "completion"}

@@ -228,7 +228,10 @@ def test_pretraining_becomes_completion(folder):
         ("finetuning_type: full\nquantization_bit: null", {"adapter": None, "load_in_4bit": False}),
         ("quantization_bit: 8", {"adapter": "lora", "load_in_8bit": True}),
         ("lora_target: q_proj,v_proj", {"lora_target_modules": ["q_proj", "v_proj"]}),
-        ("use_rslora: true\nlora_rank: 16", {"lora_alpha": 128}),
+        (
+            "use_rslora: true\nlora_rank: 16\nlora_alpha: 32",
+            {"lora_alpha": 32, "peft_use_rslora": True},
+        ),
         ("pure_bf16: true", {"bf16": "full"}),
         ("bf16: false", {"bf16": False}),
         ("max_steps: 100", {"max_steps": 100}),
@@ -381,7 +384,8 @@ CUDA_VISIBLE_DEVICES=0 python unsloth-cli.py --model_name $MODEL --max_seq_lengt
 def test_an_unsloth_command(folder):
     conversion, keys = converted(folder, UNSLOTH, "run.sh")
     expected = {
-        "base_model": "unsloth/Llama-3.2-1B", "adapter": "qlora", "lora_r": 64, "lora_alpha": 256,
+        "base_model": "unsloth/Llama-3.2-1B", "adapter": "qlora", "lora_r": 64, "lora_alpha": 32,
+        "peft_use_rslora": True,
         "sequence_len": 4096, "max_steps": 200, "learning_rate": 2e-6, "train_on_inputs": True,
         "optimizer": "adamw_bnb_8bit", "lr_scheduler": "linear", "weight_decay": 0.01, "seed": 3407,
         "micro_batch_size": 2, "gradient_accumulation_steps": 4, "warmup_steps": 5,

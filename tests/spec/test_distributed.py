@@ -122,3 +122,33 @@ def test_a_mistake_is_told_where_it_stands(problems, text, place, what, fix):
     assert found_place == place
     assert what in found_what
     assert fix in found_fix
+
+
+PARALLEL = ["context_parallel_size", "tensor_parallel_size", "dp_shard_size", "dp_replicate_size",
+            "expert_parallel_size", "sequence_parallel_degree"]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", PARALLEL)
+def test_sizes_have_no_effect_in_one_process_and_are_an_error_in_several(
+    problems, tmp_path, monkeypatch, key
+):
+    assert problems(f"{key}: 2\n") == []
+    said = "\n".join(load_spec(tmp_path / "c.yml").notices)
+    assert f"no effect here: {key} (one process holds the whole model" in said
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    ((place, what, fix),) = problems(f"{key}: 2\n")
+    assert (place, what) == ("4:1", f"{key} is not supported with several processes")
+    assert "remove it" in fix
+    assert problems(f"{key}: 1\n") == []
+
+
+def test_a_size_of_one_needs_no_word(problems, tmp_path):
+    assert problems("tensor_parallel_size: 1\n") == []
+    assert "tensor_parallel_size" not in "\n".join(load_spec(tmp_path / "c.yml").notices)
+
+
+@pytest.mark.parametrize("value", ["0", "two", "1.5"])
+def test_a_size_is_a_count(problems, value):
+    ((place, what, _),) = problems(f"context_parallel_size: {value}\n")
+    assert place == "4:1"
+    assert "context_parallel_size: got" in what

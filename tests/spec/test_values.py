@@ -135,8 +135,7 @@ class TestNearlyNothing:
     @pytest.mark.parametrize(
         "text",
         [
-            "dp_shard_size: 2\n",
-            "model_config: {output_router_logits: true}\n",
+            "dataset_shard_num: 2\n",
             "bnb_config_kwargs: {bnb_4bit_quant_type: fp4}\n",
         ],
     )

@@ -81,7 +81,7 @@ class ChunkTokenizer:
             UserError: A record is too long, and `excess_length_strategy` is raise.
         """
         recipe = self._recipe
-        judge = Judge(recipe.spec.path, recipe.options.sequence_len, recipe.excess, self._end_ids)
+        judge = Judge(recipe.spec.path, recipe.options, recipe.excess, self._end_ids)
         records: list[Record] = []
         rendered: list[Rendered] = []
         for raw in chunk.records():

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ft.data.chat.labels import END_TOKEN_REACH
+from ft.data.layout import MIN_TOKENS, StrategyOptions
 from ft.data.records import Origin, Record
 from ft.data.report import (
     NOTHING_TRAINED,
@@ -31,13 +32,7 @@ from ft.data.store_builder import Rows
 from ft.data.tokenized import NO_LINE, IntArray, LongArray
 from ft.runtime.errors import Problem, UserError
 
-MIN_TOKENS = 2
-"""A shorter row has no token with another one before it: nothing to predict."""
-
 Excess = Literal["drop", "truncate", "raise"] | None
-
-_FAULTS = ("", TOO_LONG, TOO_SHORT, NOTHING_TRAINED)
-"""What can be wrong with a row, by number; the first that applies counts."""
 
 _NO_ROW = Tokens([], [])
 """Holds the place of a record of which the strategy made no row at all."""
@@ -46,16 +41,21 @@ _NO_ROW = Tokens([], [])
 class Judge:
     """Judges the rows of a chunk's records, and keeps count."""
 
-    def __init__(self, path: str, limit: int, excess: Excess, end_ids: frozenset[int]) -> None:
+    def __init__(
+        self, path: str, options: StrategyOptions, excess: Excess, end_ids: frozenset[int]
+    ) -> None:
         """Starts an account.
 
         Args:
             path: The data set's, as the YAML gives it.
-            limit: `sequence_len`.
+            options: How long and how short a row may be.
             excess: `excess_length_strategy`.
             end_ids: Tokens that end a turn.
         """
-        self._limit = limit
+        self._limit, self._least = options.sequence_len, options.min_sample_len
+        self._too_short = TOO_SHORT.format(self._least)
+        # What can be wrong with a row, by number; the first that applies counts.
+        self._kinds = ("", TOO_LONG, self._too_short, NOTHING_TRAINED)
         self._excess = excess
         self._end_ids = end_ids
         self.report = DatasetReport(path, "")
@@ -85,7 +85,7 @@ class Judge:
         is_lost[kept_owners] = False
         fault_of = dict(zip(owners[::-1].tolist(), faults[::-1].tolist(), strict=True))
         for owner in np.flatnonzero(is_lost).tolist():
-            fault = _FAULTS[fault_of[owner]] if made[owner] else NOTHING_TRAINED
+            fault = self._kinds[fault_of[owner]] if made[owner] else NOTHING_TRAINED
             self._drop_unfit(records[owner], made[owner], fault)
         places, sources = _places([record.origin for record in records])
         return flat.rows(is_kept, places[owners], sources)
@@ -118,13 +118,13 @@ class Judge:
         )
 
     def _faults(self, flat: _Flat) -> npt.NDArray[np.int64]:
-        """[n] index into `_FAULTS` of each row's fault."""
+        """[n] number of the kind of each row's fault."""
         conditions = [
             flat.lengths > self._limit,
-            flat.lengths < MIN_TOKENS,
+            flat.lengths < self._least,
             flat.num_trained == 0,
         ]
-        return np.select(conditions, list(range(1, len(_FAULTS))), 0)
+        return np.select(conditions, list(range(1, len(self._kinds))), 0)
 
     def _count(
         self,
@@ -158,7 +158,8 @@ class Judge:
         if fault == TOO_LONG:
             self.report.longest = max(self.report.longest, num_wanted)
             detail += f", sequence_len is {self._limit:,}"
-        is_consented = fault == TOO_LONG and self._excess == "drop"
+        is_asked_for = fault == self._too_short and self._least > MIN_TOKENS
+        is_consented = is_asked_for or (fault == TOO_LONG and self._excess == "drop")
         self.drop(record, fault, detail, is_consented=is_consented)
 
 

@@ -52,6 +52,10 @@ class Strategy(Protocol):
         """The record as the model is asked: what stands before the first trained token counts."""
 
 
+MIN_TOKENS = 2
+"""A shorter row has no token with another one before it: nothing to predict."""
+
+
 @dataclass(frozen=True)
 class StrategyOptions:
     """The keys beside `datasets:` that decide how records are laid out."""
@@ -62,6 +66,7 @@ class StrategyOptions:
     chat_template_jinja: str | None = None
     eot_tokens: tuple[str, ...] = ()
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    min_sample_len: int = MIN_TOKENS
 
     @classmethod
     def of(cls, spec: DataSpec) -> StrategyOptions:
@@ -73,6 +78,7 @@ class StrategyOptions:
             spec.chat_template_jinja,
             spec.eot_tokens,
             spec.chat_template_kwargs,
+            spec.min_sample_len,
         )
 
 

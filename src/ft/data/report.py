@@ -15,7 +15,8 @@ RECORD_WIDTH = 200
 """A record is shown in so many characters."""
 
 TOO_LONG = "too long"
-TOO_SHORT = "fewer than 2 tokens"
+TOO_SHORT = "fewer than {} tokens"
+"""With the least number put in."""
 NOTHING_TRAINED = "nothing trained"
 
 

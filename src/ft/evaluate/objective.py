@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from ft.data.batches import Batch, Layout, TokenRow
 from ft.data.segments import IGNORE_INDEX
+from ft.runtime.errors import Problem, UserError
 
 
 class Objective(Protocol):
@@ -38,9 +39,15 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class SupervisedTuning:
-    """Next-token cross-entropy at trained positions."""
+    """Next-token cross-entropy at trained positions.
+
+    A mixture whose config says `output_router_logits` adds its auxiliary loss, as transformers
+    does: of each pass, as often as the pass has trained tokens, so that their mean counts it once.
+    """
 
     layout: Layout
+    router_loss_scale: float | None = None
+    """Of the auxiliary loss, a number from 0 up; None for models without one."""
 
     def weight(self, row: TokenRow) -> int:
         """Trained tokens; the first token of a record is never predicted."""
@@ -48,13 +55,36 @@ class SupervisedTuning:
 
     def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
         """Cross-entropy summed over the batch's trained tokens: fp32 scalar."""
-        logits = model(**batch.inputs, use_cache=False).logits  # [*, K, V]
-        return cross_entropy(
-            logits.float().flatten(0, -2),
+        output = model(**batch.inputs, use_cache=False)
+        loss_sum = cross_entropy(
+            output.logits.float().flatten(0, -2),  # [*, K, V]
             batch.targets.flatten(),
             ignore_index=IGNORE_INDEX,
             reduction="sum",
         )
+        if self.router_loss_scale is None:
+            return loss_sum
+        num_trained = (batch.targets != IGNORE_INDEX).sum()
+        return loss_sum + self.router_loss_scale * num_trained * _router_loss(output).float()
+
+
+def router_loss_scale(config: Any) -> float | None:
+    """What a model's config asks of the auxiliary loss; None if nothing."""
+    text = config.get_text_config()
+    return text.router_aux_loss_coef if getattr(text, "output_router_logits", False) else None
+
+
+def _router_loss(output: Any) -> Tensor:
+    loss = getattr(output, "aux_loss", None)
+    if not isinstance(loss, Tensor):
+        raise UserError(
+            Problem(
+                "output_router_logits is on, but this model has no auxiliary loss of its router",
+                "overrides_of_model_config.output_router_logits",
+                fix="set it to false, or remove it",
+            )
+        )
+    return loss
 
 
 @torch.no_grad()

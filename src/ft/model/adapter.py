@@ -20,7 +20,6 @@ from transformers.pytorch_utils import Conv1D
 
 import ft.model.patches  # noqa: F401  # first: peft imports bitsandbytes
 from ft.model.base_check import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_adapter_folder
-from ft.model.experts import quantized_expert_names
 from ft.runtime.errors import Problem, UserError
 from ft.spec.runspec import AdapterSpec
 
@@ -29,9 +28,6 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 _PATTERN = re.compile(r"[][\\()|*+?^$]")
 """What tells a regular expression from a name."""
-
-_FOLDED_EXPERTS = r".*\.parametrizations\..*"
-"""Where quantized experts are; a tensor there may be named like a linear layer."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +150,6 @@ def _lora_config(
     is_tied = _has_tied_embeddings(model)
     embedding = _embedding_names(model)[0]
     is_conv1d = any(isinstance(layer, Conv1D) for layer in model.modules())
-    folded = quantized_expert_names(model)
     config = LoraConfig(
         r=spec.lora_r,
         lora_alpha=spec.lora_alpha,  # peft annotates int, computes alpha / r
@@ -164,7 +159,7 @@ def _lora_config(
         fan_in_fan_out=is_conv1d if spec.lora_fan_in_fan_out is None else spec.lora_fan_in_fan_out,
         ensure_weight_tying=is_tied and embedding in saved,
         use_rslora=spec.peft_use_rslora,
-        exclude_modules=_FOLDED_EXPERTS if folded & {_last(name) for name in targets} else None,
+        target_parameters=_target_parameters(model, spec) or None,
         task_type="CAUSAL_LM",
     )
     return config, notes
@@ -177,11 +172,21 @@ def _targets(model: Any, spec: AdapterSpec, linear: set[str]) -> tuple[set[str],
     _refuse_unknown("lora_target_modules", unknown, linear)
     if spec.lora_target_linear:
         return named | linear, []
-    if named:
+    if named or spec.lora_target_parameters:
         return named, []
     return linear, [
         f"no target named: an adapter on every linear layer ({', '.join(sorted(linear))})"
     ]
+
+
+def _target_parameters(model: Any, spec: AdapterSpec) -> list[str]:
+    """The tensors that get an adapter themselves: those of fused experts, [num_experts, *, *]."""
+    linear = [path for path, layer in model.named_modules() if _is_adaptable(layer)]
+    paths = [path for path, _ in model.named_parameters() if path.rpartition(".")[0] not in linear]
+    targets = sorted(set(spec.lora_target_parameters))
+    unknown = [name for name in targets if not any(_matches(name, path) for path in paths)]
+    _refuse_unknown("lora_target_parameters", unknown, {_last_two(path) for path in paths})
+    return targets
 
 
 def linear_layer_names(model: Any) -> set[str]:
@@ -190,9 +195,15 @@ def linear_layer_names(model: Any) -> set[str]:
     names = {
         path
         for path, layer in model.named_modules()
-        if isinstance(layer, nn.Linear | Conv1D) and layer is not head
+        if isinstance(layer, nn.Linear | Conv1D) and layer is not head and not _gives_more(layer)
     }
     return {_last(path) if not _last(path).isdigit() else path for path in names}
+
+
+def _gives_more(layer: nn.Module) -> bool:
+    """Whether a model's own kind of linear layer gives more than a product: Llama 4's router."""
+    is_own = type(layer).__module__.startswith("transformers.models.")
+    return is_own and "forward" in vars(type(layer))
 
 
 def _modules_to_save(model: Any, spec: AdapterSpec, *, has_new_tokens: bool) -> set[str]:
@@ -240,6 +251,9 @@ def _require_trainable(model: Any) -> None:
         raise UserError("the adapter has nothing to train: name its layers in lora_target_modules")
 
 
+_KINDS = {"lora_target_parameters": "tensor beside its linear layers"}
+
+
 def _refuse_unknown(key: str, unknown: list[str], possible: set[str]) -> None:
     problems = []
     for name in unknown:
@@ -248,7 +262,7 @@ def _refuse_unknown(key: str, unknown: list[str], possible: set[str]) -> None:
         hint = f"did you mean {near[0]}? " if near else ""
         problems.append(
             Problem(
-                f"the model has no module named {name!r}",
+                f"the model has no {_KINDS.get(key, 'module')} named {name!r}",
                 key,
                 fix=f"{hint}it has {', '.join(nearest_first)}",
             )
@@ -279,6 +293,10 @@ def _named_by(target: str, paths: list[str]) -> set[str]:
 def _matches(name: str, path: str) -> bool:
     """Whether peft would take the module at ``path`` for ``name``."""
     return path == name or path.endswith(f".{name}")
+
+
+def _last_two(path: str) -> str:
+    return ".".join(path.split(".")[-2:])
 
 
 def _last(path: str) -> str:

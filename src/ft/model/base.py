@@ -3,11 +3,13 @@
 load_config    what the model is, without its weights
 load_base      the weights, quantized if asked for, on this process's device
 fit_vocabulary rows for tokens that the base does not have
+fold_experts   fused experts in few bits, once the adapter is on them
 dequantize     a quantized base as plain linear layers: the function that an adapter was trained on
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ from ft.model.base_check import check_base, is_local
 from ft.model.experts import dequantize_experts, quantize_experts
 from ft.model.hardware import Hardware
 from ft.model.hub import explained
+from ft.model.llama4 import linearized_experts
+from ft.model.overrides import apply_overrides
 from ft.model.precision import Precision
 from ft.model.varlen import register_varlen
 from ft.runtime.errors import Problem, UserError
@@ -47,16 +51,19 @@ def load_config(spec: ModelSpec) -> Any:
     """The transformers config of the base model.
 
     Raises:
-        UserError: it cannot be read; the message says what to do.
+        UserError: it cannot be read, or does not have what the spec overrides; the message says
+            what to do.
     """
     patches.apply_patches()
     check_base(spec)
     with explained(spec.base_model, "base_model", spec.revision_of_model):
-        return AutoConfig.from_pretrained(
+        config = AutoConfig.from_pretrained(
             _path(spec.base_model),
             revision=spec.revision_of_model or "main",
             trust_remote_code=False,
         )
+    apply_overrides(config, spec.overrides_of_model_config)
+    return config
 
 
 def load_base(
@@ -76,7 +83,8 @@ def load_base(
         attention: What transformers is told.
         is_quantized: False loads plain weights, whatever the spec says.
 
-    With ``spec.random_init_seed`` there are none to read: they are drawn, the same ones every time.
+    Fused experts come in plain weights; ``fold_experts`` puts them in few bits.
+    With ``spec.random_init_seed`` or ``spec.reinit_weights`` there are none to read: they are drawn, the same ones every time.
 
     Raises:
         UserError: the weights cannot be read or are incomplete.
@@ -85,8 +93,8 @@ def load_base(
     if attention == "sdpa" and not read_attention_traits(config).supports_sdpa:
         attention = "eager"
     register_varlen()
-    if spec.random_init_seed is not None:
-        model = _random_model(config, spec.random_init_seed, precision, attention)
+    if spec.random_init_seed is not None or spec.reinit_weights:
+        model = _random_model(config, spec.random_init_seed or 0, precision, attention)
         return BaseModel(model.to(local_device(hardware)), None, ("random weights to begin with",))
     quantization: BitsAndBytesConfig | Mxfp4Config | None = None
     if spec.model_quantization_config:
@@ -94,25 +102,35 @@ def load_base(
     notes: list[str] = []
     if is_quantized and (spec.load_in_4bit or spec.load_in_8bit):
         quantization, notes = _quantization(spec, precision, hardware)
-    with explained(spec.base_model, "base_model", spec.revision_of_model):
+    linearized = linearized_experts(config) if spec.llama4_linearized_experts else nullcontext()
+    with explained(spec.base_model, "base_model", spec.revision_of_model), linearized:
         model, loading = AutoModelForCausalLM.from_pretrained(
             _path(spec.base_model),
             config=config,
             revision=spec.revision_of_model or "main",
             dtype=precision.weights_dtype,
             attn_implementation=attention,
-            quantization_config=quantization,
+            quantization_config=None if _is_quantized_by_bnb(config) else quantization,
             device_map=_device_map(hardware, is_quantized=quantization is not None),
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
         )
     _require_all_weights(spec, loading)
-    if spec.quantize_moe_experts and isinstance(quantization, BitsAndBytesConfig):
-        num_quantized = quantize_experts(model, bits=4 if spec.load_in_4bit else 8)
-        notes += [] if num_quantized else ["quantize_moe_experts: the base has no fused experts"]
     revision = None if is_local(spec.base_model) else getattr(config, "_commit_hash", None)
     return BaseModel(model, revision, tuple(notes))
+
+
+def fold_experts(model: Any, spec: ModelSpec) -> list[str]:
+    """Puts fused experts in few bits if the spec asks for it; in place, and after the adapter.
+
+    Returns:
+        Notes for the user.
+    """
+    if not spec.quantize_moe_experts or not getattr(model, "is_quantized", False):
+        return []
+    num_quantized = quantize_experts(model, bits=4 if spec.load_in_4bit else 8)
+    return [] if num_quantized else ["quantize_moe_experts: the base has no fused experts"]
 
 
 def _random_model(config: Any, seed: int, precision: Precision, attention: str) -> Any:
@@ -224,6 +242,12 @@ def _quantization(
         bnb_4bit_compute_dtype=precision.compute_dtype,
         bnb_4bit_quant_storage=precision.weights_dtype,  # so that FSDP can flatten it with the rest
     ), []
+
+
+def _is_quantized_by_bnb(config: Any) -> bool:
+    """Whether the checkpoint holds bitsandbytes' weights; their own settings are then used."""
+    own = getattr(config, "quantization_config", None)
+    return isinstance(own, dict) and own.get("quant_method") == "bitsandbytes"
 
 
 def _require_all_weights(spec: ModelSpec, loading: dict[str, Any]) -> None:

@@ -32,7 +32,7 @@ def check_base(spec: ModelSpec) -> None:
             only, an adapter, or an index that points outside; or, with ``random_init_seed``, it is
             no folder here or holds weights.
     """
-    begins_random = spec.random_init_seed is not None
+    begins_random = spec.random_init_seed is not None and not spec.reinit_weights
     if not is_local(spec.base_model) and not begins_random:
         return
     folder = Path(spec.base_model).expanduser()

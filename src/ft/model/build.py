@@ -10,7 +10,14 @@ import torch
 
 from ft.model.adapter import Origin, add_adapter, load_adapter, read_adapter_config
 from ft.model.attention import Attention, choose_attention, read_attention_traits
-from ft.model.base import BaseModel, dequantize, fit_vocabulary, load_base, load_config
+from ft.model.base import (
+    BaseModel,
+    dequantize,
+    fit_vocabulary,
+    fold_experts,
+    load_base,
+    load_config,
+)
 from ft.model.base_check import ADAPTER_CONFIG
 from ft.model.freeze import freeze_all_but
 from ft.model.hardware import Hardware
@@ -73,6 +80,7 @@ def build_model(  # noqa: PLR0913  # the one door: each argument is a decision m
             has_new_tokens=bool(num_added or tokenizer.new_token_ids),
         )
         notes += adapter_notes
+        notes += fold_experts(base.model, model)
     elif adapter.unfrozen_parameters:
         freeze_all_but(base.model, adapter.unfrozen_parameters)
     if gradient_checkpointing:  # after peft, which would otherwise hook the embeddings for it
@@ -110,6 +118,8 @@ def load_trained(
     if has_adapter:
         fit_vocabulary(base.model, len(tokenizer.tokenizer))
         trained = load_adapter(base.model, run_folder)
+        if form == "trained":
+            fold_experts(base.model, _with_bits_of(model, adapter))
     return _for_inference(base, trained, tokenizer, precision, hardware)
 
 
@@ -227,6 +237,7 @@ def _base_of_run(
         model = model.model_copy(update={"revision_of_model": recorded})
     base = load_base(model, precision, hardware=hardware, is_quantized=form != "plain")
     if form == "dequantized":
+        fold_experts(base.model, model)
         plain = dequantize(base.model, precision.weights_dtype)
         return dataclasses.replace(base, model=plain)
     return base

@@ -4,7 +4,8 @@ Mixtures hold all experts of a layer in one tensor [num_experts, out, in], which
 so bitsandbytes' layers pass over it. Here the tensor itself is held in few bits, and unfolded each
 time it is used: bitsandbytes' parametrization for 4 bits, one of ours in its likeness for 8.
 
-The weights are quantized once all of them are read, so the peak is that of plain experts.
+The weights are quantized once all of them are read, so the peak is that of plain experts; and after
+an adapter is put on them, so that peft sees parameters as it would in the plain model.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ import ft.model.patches  # noqa: F401  # first: it silences the import of bitsan
 # isort: split
 import bitsandbytes as bnb
 from bitsandbytes.nn.parametrize import replace_parameter_4bit
+
+_WRAPPED = ".base_layer"
+"""What peft puts behind the path of experts, once for each adapted tensor of theirs."""
 
 
 class _Unfold8bit(nn.Module):
@@ -51,7 +55,7 @@ def quantize_experts(model: Any, bits: int) -> int:
     found = [
         (module, name)
         for path, module in model.named_modules()
-        if "experts" in path.rsplit(".", 1)[-1]
+        if "experts" in path.removesuffix(_WRAPPED).removesuffix(_WRAPPED).rsplit(".", 1)[-1]
         for name, weight in module.named_parameters(recurse=False)
         if weight.ndim == 3 and weight.is_floating_point()
     ]

@@ -15,8 +15,10 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import transformers
+from torch.nn.utils import parametrize
 
 
 @contextmanager
@@ -83,6 +85,32 @@ def _accept_tied_targets() -> None:
     warnings.filterwarnings("ignore", message="Model (has|with) `tie_word_embeddings=True`")
 
 
+def _adapt_quantized_parameters() -> None:
+    from peft.tuners.lora.layer import ParamWrapper
+
+    if getattr(ParamWrapper, "_takes_parametrized", False):
+        return
+    activate = ParamWrapper._activate_lora
+
+    @contextmanager
+    def activate_unmasked(self: Any, active_adapters: list[str]) -> Iterator[None]:
+        with activate(self, active_adapters):
+            parametrize._cache.pop((id(self.get_base_layer()), self.parameter_name), None)
+            yield
+
+    def remove_own(self: Any) -> None:
+        base, name = self.get_base_layer(), self.parameter_name
+        stack = base.parametrizations[name]
+        if len(stack) == 1:
+            parametrize.remove_parametrizations(base, name, leave_parametrized=False)
+        else:
+            del stack[len(stack) - 1]
+
+    ParamWrapper._activate_lora = activate_unmasked
+    ParamWrapper._remove_parametrizations = remove_own
+    ParamWrapper._takes_parametrized = True
+
+
 class _Int8CastFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         return not record.getMessage().startswith("MatMul8bitLt: inputs will be cast from")
@@ -126,6 +154,13 @@ PATCHES = (
         reason="it fears for the merge, which unties them (ft.ship.merge)",
         remove_when="peft unties them itself",
         apply=_accept_tied_targets,
+    ),
+    Patch(
+        name="peft: adapters on parameters that are held in few bits",
+        reason="over a parametrized tensor, peft 0.21 reads the value that was cached before its "
+        "adapter came, and takes nothing off again afterwards",
+        remove_when="ParamWrapper removes _LoraFactorsProxy and does not read from the cache",
+        apply=_adapt_quantized_parameters,
     ),
 )
 

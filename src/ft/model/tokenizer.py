@@ -14,8 +14,14 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ft.model.hub import explained
+from ft.model.tekken import settle_tekken
 from ft.runtime.errors import Problem, UserError
 from ft.spec.runspec import ModelSpec
+
+_AS_MISTRAL = (
+    "tokenizer_use_mistral_common: texts are split as mistral-common does; conversations are laid "
+    "out by the chat template, and a control token that is written in a record counts as one"
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,8 @@ def load_tokenizer(spec: ModelSpec) -> LoadedTokenizer:
     if spec.tokenizer_config:
         name, role = spec.tokenizer_config, "tokenizer_config"
         revision = revision if name == spec.base_model else None
-    tokenizer = read_tokenizer(name, role, revision)
+    is_mistral = spec.tokenizer_use_mistral_common
+    tokenizer = read_tokenizer(name, role, revision, is_mistral=is_mistral)
     known = dict(tokenizer.get_vocab())
     roles = {
         key: value
@@ -52,6 +59,8 @@ def load_tokenizer(spec: ModelSpec) -> LoadedTokenizer:
     tokenizer.add_tokens(list(spec.tokens))
     _require_end_token(tokenizer, f"{role}: {name}")
     notes = _settle_pad_token(tokenizer)
+    if is_mistral:
+        notes.append(_AS_MISTRAL)
     new = sorted(set(tokenizer.get_vocab().values()) - set(known.values()))
     if new:
         names = ", ".join(repr(token) for token in tokenizer.convert_ids_to_tokens(new))
@@ -65,14 +74,29 @@ def load_saved_tokenizer(folder: Path) -> LoadedTokenizer:
     return LoadedTokenizer(tokenizer, (), tuple(_settle_pad_token(tokenizer)))
 
 
-def read_tokenizer(name: str, role: str, revision: str | None) -> PreTrainedTokenizerBase:
-    """A tokenizer as it stands in a folder or on the hub."""
+def read_tokenizer(
+    name: str, role: str, revision: str | None, *, is_mistral: bool = False
+) -> PreTrainedTokenizerBase:
+    """A tokenizer as it stands in a folder or on the hub.
+
+    Args:
+        name: The folder, or the hub's name.
+        role: The key that names it.
+        revision: Branch, tag or commit on the hub.
+        is_mistral: Texts are split as mistral-common does, where an old tokenizer.json of Mistral's
+            splits them otherwise.
+    """
+    as_mistral = {"fix_mistral_regex": True} if is_mistral else {}
     with explained(name, role, revision):
-        return AutoTokenizer.from_pretrained(
+        tokenizer = AutoTokenizer.from_pretrained(
             str(Path(name).expanduser()) if name.startswith("~") else name,
             revision=revision or "main",
             trust_remote_code=False,
+            mistral_format=False,
+            **as_mistral,
         )
+    settle_tekken(tokenizer)
+    return tokenizer
 
 
 def _require_end_token(tokenizer: Any, where: str) -> None:

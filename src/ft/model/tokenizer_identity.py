@@ -33,6 +33,8 @@ _FILES = (
 _CONFIG_KEYS = ("model_type", "tokenizer_class", "transformers_version")
 """What transformers reads of a model's config.json to choose the tokenizer's class."""
 
+_YAML_KEYS = {"special_tokens", "tokens", "tokenizer_use_mistral_common"}
+
 
 def tokenizer_identity(spec: ModelSpec) -> str | None:
     """A sum that changes with anything that changes the tokenizer of `spec`.
@@ -49,12 +51,12 @@ def tokenizer_identity(spec: ModelSpec) -> str | None:
     files = list(_tokenizer_files(found)) if found is not None else []
     if found is None or not files:
         return None
-    own = Path(__file__).with_name("tokenizer.py")
+    own = [Path(__file__).with_name(name) for name in ("tokenizer.py", "tekken.py")]
     parts = {
         "files": [(str(file.relative_to(found)), sha256_of(file)) for file in files],
         "config": _config_part(found / "config.json"),
-        "yaml": spec.model_dump(mode="json", include={"special_tokens", "tokens"}),
-        "code": sha256_of(own),
+        "yaml": spec.model_dump(mode="json", include=_YAML_KEYS),
+        "code": [sha256_of(file) for file in own],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

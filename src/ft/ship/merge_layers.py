@@ -19,6 +19,7 @@ import ft.model.patches  # noqa: F401  # first: peft imports bitsandbytes
 from ft.runtime.errors import FtError
 
 # isort: split
+from peft.tuners.lora.layer import ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
 
 MAX_LAYER_ERROR = 1e-4
@@ -55,7 +56,8 @@ def merge_layers(
     with torch.no_grad(), _exact_products():
         for num_done, (name, layer) in enumerate(layers):
             on_layer(num_done, len(layers))
-            error, is_changed = _merge_layer(layer, dtype)
+            merge = _merge_parameter if isinstance(layer, ParamWrapper) else _merge_layer
+            error, is_changed = merge(layer, dtype)
             if not error <= MAX_LAYER_ERROR:  # a NaN is no pass
                 raise FtError(
                     f"the merged {name} does not compute what the adapter does: relative error "
@@ -86,6 +88,26 @@ def _merge_layer(layer: Any, dtype: torch.dtype) -> tuple[float, bool]:
     error = (actual - expected).abs().max() / expected.abs().max().clamp_min(1e-30)
     is_changed = not torch.equal(base.weight, original)
     base.weight = nn.Parameter(base.weight.detach().to(dtype), requires_grad=False)
+    return error.item(), is_changed
+
+
+def _merge_parameter(layer: Any, dtype: torch.dtype) -> tuple[float, bool]:
+    """The same for an adapter on a tensor itself: what it stands for with the adapter is compared.
+
+    Such layers are nested, one around another, over one module of experts.
+    """
+    base, name = layer.get_base_layer(), layer.parameter_name
+    original = getattr(base, name).detach().to(torch.float32)
+    for matrices in (layer.lora_A, layer.lora_B):
+        matrices.to(torch.float32)
+    setattr(base, name, nn.Parameter(original.clone(), requires_grad=False))
+    with layer._activate_lora(layer.active_adapters):
+        expected = getattr(base, name).detach().clone()
+    layer.merge(safe_merge=True)
+    actual = getattr(base, name).detach()
+    error = (actual - expected).abs().max() / expected.abs().max().clamp_min(1e-30)
+    is_changed = not torch.equal(actual, original)
+    setattr(base, name, nn.Parameter(actual.to(dtype), requires_grad=False))
     return error.item(), is_changed
 
 

@@ -57,10 +57,13 @@ RENAMED: dict[str, Rename] = {
     "batch_size": Rename("gradient_accumulation_steps", convert_in=_passes_of_a_step),
     "evaluation_strategy": Rename("eval_strategy"),
     "model_revision": Rename("revision_of_model"),
+    "model_config": Rename("overrides_of_model_config"),
+    "pretraining_dataset": Rename("datasets"),  # read before the others: pretraining.py
 }
 
 RENAMED_IN_DATASETS: dict[str, Rename] = {
     "train_on_split": Rename("split"),
+    "text_column": Rename("field"),
     "message_field_role": Rename(
         "message_property_mappings", lambda name: {"role": name} if name else None
     ),
@@ -91,6 +94,10 @@ NO_EFFECT: dict[str, str] = {
     "sample_packing_sequentially": "packs are always best-fit; their order is drawn from the seed",
     "sample_packing_eff_est": "packs are counted, not estimated",
     "sample_packing_mp_start_method": "packing takes a moment, and no processes of its own",
+    "pretrain_multipack_buffer_size": "all records are packed together, however many there are",
+    "streaming_multipack_buffer_size": "all records are packed together, however many there are",
+    "pretrain_multipack_attn": "records of a pack never see each other",
+    "pretraining_sample_concatenation": "records of a pack never see each other",
     "total_num_tokens": "tokens are counted, not estimated",
     "remove_unused_columns": "columns that the strategy does not read never reach the model",
     "save_safetensors": "weights are always saved as safetensors",
@@ -115,6 +122,13 @@ NO_EFFECT: dict[str, str] = {
     "deepspeed": _ONE_PROCESS,
     "deepcompile": _ONE_PROCESS,
     "qlora_sharded_model_loading": _ONE_PROCESS,
+    **dict.fromkeys(
+        ["dp_shard_size", "dp_replicate_size", "context_parallel_size", "tensor_parallel_size",
+         "sequence_parallel_degree", "expert_parallel_size", "expert_parallel_backend",
+         "expert_parallel_num_nvl_bytes", "expert_parallel_num_rdma_bytes",
+         "expert_parallel_token_capacity", "expert_parallel_fallback_on_unsupported"],
+        _ONE_PROCESS,
+    ),
     **dict.fromkeys(
         ["ddp_find_unused_parameters", "ddp", "ddp_timeout", "ddp_bucket_cap_mb",
          "ddp_broadcast_buffers", "world_size", "heads_k_stride", "ring_attn_func"],
@@ -194,7 +208,6 @@ NO_EFFECT: dict[str, str] = {
     ),
 }  # fmt: skip
 
-_ONE_GPU = "one GPU today: remove it"
 _LATER = "not built yet; remove it"
 _SUPERVISED = "supervised tuning only, today: remove it"
 
@@ -230,21 +243,12 @@ OF_PREFERENCES = (
 """How preferences are trained with: an error of their own only where no key asks for that."""
 
 NOT_SUPPORTED: dict[str, str] = {
-    "dp_shard_size": _ONE_GPU,
-    "dp_replicate_size": _ONE_GPU,
-    "expert_parallel_size": _ONE_GPU,
-    "expert_parallel_num_nvl_bytes": _ONE_GPU,
-    "expert_parallel_token_capacity": _ONE_GPU,
-    "sequence_parallel_degree": _ONE_GPU,
     "use_ray": "start it without Ray: remove it",
     "ray_run_name": "start it without Ray: remove it",
     "ray_num_workers": "start it without Ray: remove it",
     "resources_per_worker": "start it without Ray: remove it",
-    "context_parallel_size": _ONE_GPU,
-    "tensor_parallel_size": _ONE_GPU,
     "trl": "supervised tuning only, today: remove it",
     "ebft": "supervised tuning only, today: remove it",
-    "pretraining_dataset": "put the set under `datasets:` with `type: completion`",
     "gptq": "load a plain checkpoint with load_in_4bit or load_in_8bit",
     "gptq_groupsize": "load a plain checkpoint with load_in_4bit or load_in_8bit",
     "gptq_model_v1": "load a plain checkpoint with load_in_4bit or load_in_8bit",
@@ -254,21 +258,16 @@ NOT_SUPPORTED: dict[str, str] = {
     "push_dataset_to_hub": _LATER,
     "hub_model_id": _LATER,
     "hub_strategy": _LATER,
-    "lora_target_parameters": "adapters on fused experts are not built; use lora_target_modules",
     "peft_use_dora": _LATER,
     "loraplus_lr_ratio": _LATER,
     "relora_steps": _LATER,
     "neftune_noise_alpha": _LATER,
-    "rope_scaling": "set it in the checkpoint's config.json",
-    "model_config": "set it in the checkpoint's config.json; the router's auxiliary loss "
-    "(output_router_logits) is not built: remove it",
-    "overrides_of_model_config": "set it in the checkpoint's config.json",
+    "rope_scaling": "set it under overrides_of_model_config, by the name that the checkpoint's "
+    "config.json has for it",
     "s2_attention": "use attn_implementation: auto",
-    "tokenizer_use_mistral_common": "use the tokenizer.json of the checkpoint",
     "dataset_exact_deduplication": _LATER,
     "curriculum_sampling": _LATER,
     "streaming": _LATER,
-    "llama4_linearized_experts": "it belongs to axolotl's own Llama 4 checkpoints; remove it",
     "eta_min": "set cosine_min_lr_ratio: eta_min / learning_rate (axolotl reads no eta_min)",
     "fp8": _LATER,
     "fp8_config": _LATER,
@@ -279,8 +278,6 @@ NOT_SUPPORTED: dict[str, str] = {
     "quantization": "see `ft merge` and the tools of your server; remove it",
     "llmcompressor": _LATER,
     "use_onebitllms": _LATER,
-    "reinit_weights": "set random_init_seed, and as base_model a folder of config.json and a "
-    "tokenizer",
     "cls_model_config": _DERIVED + "; remove it",
     "trainer_cls": "the loop is ft's own; remove it",
     "eval_causal_lm_metrics": "see `ft eval` for metrics; remove it",
@@ -368,12 +365,7 @@ NOT_SUPPORTED: dict[str, str] = {
     "shuffle_before_merging_datasets": "the merged set is shuffled; remove it",
     "dataset_shard_num": "use a slice: split: train[:25%]",
     "dataset_shard_idx": "use a slice: split: train[:25%]",
-    "min_sample_len": "leave short records out of the file",
     "eval_sequence_len": "held-out records are cut at sequence_len; remove it",
-    "pretrain_multipack_buffer_size": "see pretraining_dataset",
-    "pretrain_multipack_attn": "see pretraining_dataset",
-    "pretraining_sample_concatenation": "see pretraining_dataset",
-    "streaming_multipack_buffer_size": "see streaming",
     "use_pose": _LATER,
     "pose_split_on_token_ids": _LATER,
     "pose_max_context_len": _LATER,
@@ -402,7 +394,6 @@ NOT_SUPPORTED_IN_DATASETS: dict[str, str] = {
     "temperature": _LATER,
     "logprobs_field": _LATER,
     "trust_remote_code": "loading scripts are never run; convert the set to JSON or Parquet",
-    "text_column": "use type: completion with field",
     "input_format": "use type: completion, or type as a mapping with format",
 }
 
@@ -426,9 +417,6 @@ RIVALS: dict[str, tuple[str, ...]] = {
     "saves_per_epoch": ("save_steps",),
 }
 """Keys that answer the same question: an override of one replaces what the file says by another."""
-
-STANDS_FOR: dict[str, str] = {"pretraining_dataset": "datasets"}
-"""Unsupported keys in whose place a required one is missing: one mistake, one message."""
 
 OFF: tuple[Any, ...] = (None, False, 0, "", "none", "no", [], {}, ())
 """Values by which an unsupported key asks for nothing."""
@@ -517,6 +505,12 @@ CONTRADICTIONS = (
         ),
     ),
     Contradiction(
+        ("lora_dropout", "lora_target_parameters"),
+        "an adapter on a tensor itself has no input of its own, so nothing for dropout to act on",
+        "set lora_dropout: 0, or use lora_target_modules",
+        lambda v: v.get("lora_dropout") and v.get("lora_target_parameters"),
+    ),
+    Contradiction(
         ("unfrozen_parameters", "adapter"),
         "unfrozen_parameters are trained themselves, and beside an adapter the base is frozen",
         "remove it, or the adapter; modules trained beside one are named in lora_modules_to_save",
@@ -529,11 +523,11 @@ CONTRADICTIONS = (
         lambda v: v.get("lora_model_dir") and not v.get("adapter"),
     ),
     Contradiction(
-        ("random_init_seed", "adapter"),
+        ("random_init_seed", "reinit_weights", "adapter"),
         "random weights are trained themselves, so they get no adapter and stay unquantized",
-        "remove adapter and load_in_4bit or load_in_8bit, or random_init_seed",
+        "remove adapter and load_in_4bit or load_in_8bit, or the key that asks for random weights",
         lambda v: (
-            v.get("random_init_seed") is not None
+            (v.get("random_init_seed") is not None or v.get("reinit_weights") is True)
             and (v.get("adapter") or v.get("load_in_4bit") is True or v.get("load_in_8bit") is True)
         ),
     ),

@@ -1,4 +1,4 @@
-"""`fsdp`, `fsdp_config`, `deepspeed`: the blocks that spread one model over processes.
+"""`fsdp`, `deepspeed`, `context_parallel_size`, ...: what spreads one model over processes.
 
 They are read into types, so that a mistake in them is told where it stands. What they ask for is
 not built: with one process there is nothing to spread, and the numbers are those of a plain run;
@@ -55,6 +55,22 @@ class FsdpConfig(Section):
     cpu_ram_efficient_loading: bool | None = None
     use_orig_params: bool | None = None
     mixed_precision_policy: str | None = None
+
+
+class Parallelism(Section):
+    """Over how many processes something is spread, and by what; each key at the top level."""
+
+    dp_shard_size: Count | None = None
+    dp_replicate_size: Count | None = None
+    context_parallel_size: Count | None = None
+    sequence_parallel_degree: Count | None = None
+    tensor_parallel_size: Count | None = None
+    expert_parallel_size: Count | None = None
+    expert_parallel_backend: Literal["deep_ep"] | None = None
+    expert_parallel_num_nvl_bytes: Size | None = None
+    expert_parallel_num_rdma_bytes: Size | None = None
+    expert_parallel_token_capacity: Count | None = None
+    expert_parallel_fallback_on_unsupported: bool | None = None
 
 
 class Offload(Section):
@@ -175,7 +191,11 @@ _DEEPSPEED_ITSELF = (
     ("optimizer", "set optimizer, learning_rate and weight_decay at the top level"),
     ("scheduler", "set lr_scheduler and warmup_steps at the top level"),
 )
-KEYS = ("fsdp", "fsdp_config", "fsdp_version", "deepspeed")
+PARALLEL_KEYS = tuple(Parallelism.model_fields)
+SIZES = ("dp_shard_size", "dp_replicate_size", "context_parallel_size", "tensor_parallel_size",
+         "sequence_parallel_degree", "expert_parallel_size")  # fmt: skip
+"""Numbers of processes; 1 asks for nothing."""
+KEYS = ("fsdp", "fsdp_config", "fsdp_version", "deepspeed", *SIZES)
 
 
 def check_distributed(values: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str, str]]:
@@ -190,9 +210,12 @@ def check_distributed(values: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str,
     if (config := values.get("fsdp_config")) is not None:
         yield from _errors_of(FsdpConfig, ("fsdp_config",), config)
     yield from _check_deepspeed(values.get("deepspeed"))
+    for key in PARALLEL_KEYS:
+        if (value := values.get(key)) is not None:
+            yield from _errors_of(Parallelism, (key,), {key: value}, is_at_top=True)
     if _num_processes() > 1:
         for key in KEYS:
-            if values.get(key):
+            if values.get(key) and not (key in SIZES and values[key] == 1):
                 yield (
                     (key,),
                     f"{key} is not supported with several processes",

@@ -30,6 +30,7 @@ State = Literal["works", "no effect", "not supported"]
 
 _UNITS = {
     "sequence_len": "tokens",
+    "min_sample_len": "tokens",
     "val_set_size": "share of records; over 1: records",
     "max_drop": "share of records",
     "micro_batch_size": "records a process",

@@ -16,11 +16,12 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from ft.runtime.errors import Problem, UserError
-from ft.spec import dialect, values
-from ft.spec.distributed import check_distributed
+from ft.spec import dialect, pretraining, values
+from ft.spec.distributed import SIZES, check_distributed
 from ft.spec.document import Document, KeyPath, read_document
 from ft.spec.nearest import nearest
 from ft.spec.options import EVERY_NAME, GROUPS, Options
+from ft.spec.pretraining import check_pretraining, read_as_datasets
 from ft.spec.runspec import DatasetSpec, RunSpec, flat_keys, sections_of_keys
 from ft.spec.secrets import find_secrets, hide_secrets
 from ft.spec.type_errors import errors_by_key, fix_of_value, mismatch
@@ -141,6 +142,7 @@ class _Reading:
             self.problem(key_path, what, fix)
         for key_path, what, fix in check_distributed(self.values):
             self.problem(key_path, what, fix)
+        self._pretraining()
         flat: dict[str, Any] = {}
         known = sections_of_keys()
         for key, value in self.values.items():
@@ -154,13 +156,20 @@ class _Reading:
         for name in ("datasets", "test_datasets"):
             if isinstance(flat.get(name), list):
                 flat[name] = [self._dataset((name, i), entry) for i, entry in enumerate(flat[name])]
-        for name in ("lora_target_modules", "lora_modules_to_save"):
+        for name in ("lora_target_modules", "lora_modules_to_save", "lora_target_parameters"):
             if isinstance(flat.get(name), str):
                 flat[name] = [flat[name]]
         for name, meanings in dialect.MEANINGS.items():
             if name in flat and isinstance(flat[name], bool | str) and flat[name] in meanings:
                 flat[name] = meanings[flat[name]]
         return {key: value for key, value in flat.items() if value is not None}
+
+    def _pretraining(self) -> None:
+        """Reads pretraining_dataset as datasets; a mistake in it stands at its own lines."""
+        if mistake := check_pretraining(self.values):
+            self.problem(*mistake)
+        if not self.values.get("datasets") and read_as_datasets(self.document):
+            self.notices.append(pretraining.READ_AS)
 
     def _value_today(self, key: str, value: Any, flat: dict[str, Any]) -> Any:
         """The value that this one stands for; None where another key says it, or it is an error."""
@@ -216,7 +225,6 @@ class _Reading:
             if key in dialect.OF_PREFERENCES and dialect.asks_for_preferences(self.values):
                 self.without_effect.setdefault(_NOT_TRAINED, []).append(key)
             elif not values.is_off(key, value):
-                self.meant.add((dialect.STANDS_FOR.get(key, ""),))
                 self.problem(key_path, f"{key} is not supported", not_supported[key])
         elif key not in known:
             self._unknown(key_path, [*known, *renamed, *no_effect, *not_supported])
@@ -322,6 +330,8 @@ _DEFAULTS_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "wandb_log_model": (False,),
     "wandb_watch": (False,),
     "debug": (False,),
+    "pretrain_multipack_attn": (True,),
+    **dict.fromkeys(SIZES, (1,)),
 }
 
 

@@ -131,6 +131,16 @@ class ModelSpec(Section):
     tokenizer_config: str | None = Field(
         None, description="Hub name or folder of the tokenizer, if it is not the base model's."
     )
+    tokenizer_use_mistral_common: bool = Field(
+        False,
+        description="Split texts as mistral-common does, whatever Mistral's tokenizer.json says; "
+        "conversations are laid out by the chat template.",
+    )
+    overrides_of_model_config: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Values of the checkpoint's config.json to replace; with output_router_logits: "
+        "true a mixture's auxiliary loss is trained too.",
+    )
     random_init_seed: Annotated[int, Field(ge=0, lt=2**63)] | None = Field(
         None,
         description="Begin with random weights drawn from this seed; base_model is then a folder "
@@ -149,6 +159,15 @@ class ModelSpec(Section):
     quantize_moe_experts: bool = Field(
         False,
         description="Hold the experts of a mixture in 4 or 8 bits too. They are read plain first.",
+    )
+    llama4_linearized_experts: bool = Field(
+        False,
+        description="base_model is a Llama 4 whose checkpoint holds experts as linear layers.",
+    )
+    reinit_weights: bool = Field(
+        False,
+        description="Begin with random weights in the shape of base_model, whatever it holds; "
+        "drawn from random_init_seed, default 0.",
     )
     attn_implementation: Attentions | HubKernel = Field(
         "auto", description="Attention backend; what is missing falls back, with a word."
@@ -186,6 +205,11 @@ class AdapterSpec(Section):
         (),
         description="Names of the linear layers that get an adapter, or a regular expression that "
         "matches their whole paths.",
+    )
+    lora_target_parameters: Names = Field(
+        (),
+        description="Tensors that get an adapter themselves: those of a mixture's fused experts "
+        "(experts.gate_up_proj, experts.down_proj). Without lora_target_modules, they alone.",
     )
     lora_target_linear: bool | None = Field(
         None, description="An adapter on every linear layer but the output head."
@@ -347,6 +371,9 @@ class DataSpec(Section):
         0.0, description="Held out of `datasets`: a share, or a number of records if over 1."
     )
     sequence_len: Count = Field(512, description="Longest record, in tokens.")
+    min_sample_len: Annotated[int, Field(ge=2)] = Field(
+        2, description="Shortest record, in tokens; shorter ones are left out."
+    )
     train_on_inputs: bool = Field(False, description="Train on the prompt too.")
     excess_length_strategy: Literal["drop", "truncate", "raise"] | None = Field(
         None, description="What becomes of records longer than sequence_len."

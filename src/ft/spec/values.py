@@ -109,13 +109,12 @@ PLUGINS_WITHOUT_EFFECT = frozenset(
         "axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin",
         "axolotl.integrations.kernels.KernelsPlugin",
         "axolotl.integrations.swanlab.SwanLabPlugin",  # a log; its keys are known as well
+        "axolotl.integrations.expert_parallel.ExpertParallelPlugin",  # in one process: nothing
     ]
 )
 """They compute the same numbers faster, or keep a log."""
 PLUGINS_NOT_SUPPORTED: dict[str, str] = {
     "axolotl.integrations.lm_eval.LMEvalPlugin": "see `ft eval` for metrics; remove it",
-    "axolotl.integrations.expert_parallel.ExpertParallelPlugin": "it spreads experts over several "
-    "GPUs; remove it",
     "axolotl.integrations.diffusion.DiffusionPlugin": "it trains diffusion models; remove it",
     "axolotl.integrations.llm_compressor.LLMCompressorPlugin": "it trains sparse models; remove it",
     "axolotl.integrations.spectrum.SpectrumPlugin": "name the layers to train in "
@@ -158,12 +157,9 @@ ASKS_FOR_NOTHING: dict[str, Callable[[Any], bool]] = {
     "bnb_config_kwargs": lambda value: isinstance(value, dict)
     and value.items() <= _OUR_QUANTIZATION.items(),
     **dict.fromkeys(
-        ["dp_shard_size", "dp_replicate_size", "context_parallel_size", "tensor_parallel_size",
-         "sequence_parallel_degree", "expert_parallel_size", "ray_num_workers",
-         "dataset_shard_num"],
+        ["ray_num_workers", "dataset_shard_num"],
         lambda value: value == 1,
     ),
-    "model_config": lambda value: value in ({"output_router_logits": False}, {"use_cache": False}),
 }  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from ft.data.packing import pack
 from ft.data.prepare import PreparedData, prepare_data
 from ft.data.steps import plan_steps
 from ft.data.tokenized import TokenizedSet
-from ft.evaluate.objective import SupervisedTuning
+from ft.evaluate.objective import SupervisedTuning, router_loss_scale
 from ft.model import (
     Hardware,
     LoadedModel,
@@ -224,7 +224,7 @@ def _assemble(
         weights=model,
         optimizer=optimizer,
         schedule=schedule,
-        objective=SupervisedTuning(layout),
+        objective=SupervisedTuning(layout, router_loss_scale(model.model.config)),
         train_rows=data.train,
         heldout_rows=_heldout_rows(data.heldout, spec),
         plan=plan,
