@@ -22,7 +22,6 @@ import ft.model.patches  # noqa: F401  # first: it silences the import of bitsan
 import bitsandbytes as bnb
 from bitsandbytes.nn.parametrize import replace_parameter_4bit
 
-
 _WRAPPED = ".base_layer"
 """What peft puts behind the path of experts, once for each adapted tensor of theirs."""
 
