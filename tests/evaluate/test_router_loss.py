@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from test_objective import make_rows
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 import tiny
@@ -10,7 +11,6 @@ from ft.evaluate.objective import SupervisedTuning, router_loss_scale
 from ft.model import Hardware, Precision, build_model, load_tokenizer
 from ft.runtime import UserError
 from ft.spec.runspec import AdapterSpec, ModelSpec
-from test_objective import make_rows
 
 PAD = 2
 CPU = Hardware("cpu", supports_bf16=True)
@@ -25,13 +25,22 @@ def built(folder, **options):
     overrides = {"output_router_logits": True, "router_aux_loss_coef": 0.5}
     spec = ModelSpec(base_model=str(folder), overrides_of_model_config=overrides)
     return build_model(
-        spec, AdapterSpec(), Precision(), None, load_tokenizer(spec), hardware=CPU, seed=1, **options
+        spec,
+        AdapterSpec(),
+        Precision(),
+        None,
+        load_tokenizer(spec),
+        hardware=CPU,
+        seed=1,
+        **options,
     ).model
 
 
 def learned(model, rows):
     objective = SupervisedTuning(Padded(PAD), router_loss_scale(model.config))
-    loss = objective.loss_sum(model, objective.layout.batch(rows)) / sum(map(objective.weight, rows))
+    loss = objective.loss_sum(model, objective.layout.batch(rows)) / sum(
+        map(objective.weight, rows)
+    )
     loss.backward()
     return loss.detach(), {name: p.grad for name, p in model.named_parameters()}
 

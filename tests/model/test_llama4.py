@@ -87,7 +87,7 @@ def test_they_are_held_in_4_bits_and_get_adapters(folder, tmp_path, is_quantized
 def test_a_fused_checkpoint_lacks_them(fused, tmp_path):
     fused.save_pretrained(tmp_path)
     spec = ModelSpec(base_model=str(tmp_path), llama4_linearized_experts=True)
-    with pytest.raises(UserError, match="lacks .* weights"):
+    with pytest.raises(UserError, match=r"lacks .* weights"):
         load_base(spec, Precision(), hardware=CPU)
     AutoModelForCausalLM.from_pretrained(tmp_path)  # without the key it is read as ever
 

@@ -79,7 +79,9 @@ def test_over_experts_in_few_bits_every_adapter_learns_and_is_read_back(folder, 
     before = {name: p.detach().clone() for name, p in loaded.trainable_parameters()}
     losses = train(loaded)
     assert losses[-1] < losses[0]
-    changed = [name for name, p in loaded.trainable_parameters() if not torch.equal(p, before[name])]
+    changed = [
+        name for name, p in loaded.trainable_parameters() if not torch.equal(p, before[name])
+    ]
     assert sorted(changed) == sorted(before)
     loaded.save_weights(tmp_path)
     for form in ("trained", "dequantized"):
@@ -117,7 +119,10 @@ def test_nothing_else_of_the_file_changes_names(folder, tmp_path):
     built(spec, lora(), HALF).save_weights(tmp_path / "folded")
     built(ModelSpec(base_model=str(folder)), lora(), HALF).save_weights(tmp_path / "plain")
     shapes = [
-        {name: tensor.shape for name, tensor in load_file(run / "adapter_model.safetensors").items()}
+        {
+            name: tensor.shape
+            for name, tensor in load_file(run / "adapter_model.safetensors").items()
+        }
         for run in (tmp_path / "folded", tmp_path / "plain")
     ]
     assert shapes[0] == shapes[1]
