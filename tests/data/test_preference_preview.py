@@ -165,7 +165,7 @@ def test_what_becomes_of_long_answers(data, preview, excess, num_kept, num_trunc
     found = preview("dpo", data("chatml.intel", records, **keys))
     account = found.sets[0].account
     assert (account.report.num_kept, account.report.num_truncated) == (num_kept, num_truncated)
-    assert bool(found.problems) is is_refused
+    assert len(found.problems) == is_refused
     if num_truncated:
         ((origin, num_tokens),) = account.truncated
         assert (origin.line, account.lengths.longest) == (2, 64)

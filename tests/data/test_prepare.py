@@ -316,6 +316,7 @@ ENDS_OTHERWISE = (
     "{% for message in messages %}[{{ message['role'] }}] {{ message['content'] }}<|endoftext|>\n"
     "{% endfor %}"
 )
+TEMPLATE = {"chat_template": "jinja", "chat_template_jinja": ENDS_OTHERWISE}
 CHATS = [
     {"messages": [{"role": "user", "content": f"q{i}"}, {"role": "assistant", "content": f"a{i}"}]}
     for i in range(4)
@@ -327,9 +328,8 @@ def prepare_chat(tmp_path):
     """Conversations whose template ends turns with a token that the tokenizer has no role for."""
     cache = TokenCache(EntryCache(tmp_path / "cache"), "chatml")
 
-    def run(tokenizer=None, *, rows=CHATS, entry=(), **keys):
+    def run(tokenizer=None, *, rows=CHATS, entry=(), template=TEMPLATE, **keys):
         path = write(tmp_path / "chats.jsonl", rows)
-        template = {"chat_template": "jinja", "chat_template_jinja": ENDS_OTHERWISE}
         entry = DatasetSpec(path=str(path), type="chat_template", **dict(entry))
         return prepare_data(
             DataSpec(datasets=(entry,), **template, **keys),
@@ -346,6 +346,15 @@ def test_an_end_that_a_template_leaves_untrained_is_an_error(prepare_chat):
     for _ in range(2):  # the tokens are in the cache the second time
         with pytest.raises(UserError, match=r"(?s)no end token is trained in 4 of 4.*eot_tokens: "):
             prepare_chat()
+
+
+def test_an_end_that_is_no_token_yet_is_to_become_one(prepare_chat):
+    tokenizer, chatml = tiny.gpt2_tokenizer(), {"chat_template": "chatml"}
+    with pytest.raises(UserError, match=r"(?s)one token.*\n *tokens: \[.*\n *eot_tokens: \["):
+        prepare_chat(tokenizer, template=chatml)
+    tokenizer.add_tokens(["<|im_end|>"])  # as `tokens:` does
+    (report,) = prepare_chat(tokenizer, template=chatml, eot_tokens=("<|im_end|>",)).report.datasets
+    assert report.num_without_end == 0
 
 
 def test_an_end_that_the_user_leaves_untrained_is_noted(prepare_chat):

@@ -119,6 +119,7 @@ def test_a_chat_without_a_question_is_an_error(tmp_path):
 
 def test_a_named_chat_template_travels_with_the_run(tmp_path):
     tokenizer = tiny.gpt2_tokenizer()
+    tokenizer.add_special_tokens({"eos_token": "<|im_end|>"})  # as `special_tokens:` would
     prepared = prepare(tmp_path, CHAT, tokenizer, "chat_template", chat_template="chatml")
     layout = travelled(prepared.layouts[0])
     assert "<|im_start|>" in layout.chat_template

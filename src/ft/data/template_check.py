@@ -47,9 +47,18 @@ def untrained_end(
         f"the chat template ends turns {ends_with}, not with the eos token {eos!r}, so the model "
         "would never learn to stop",
         where=entry.path,
-        fix=f"say that it ends a turn:\neot_tokens: [{token!r}]"
-        if token
-        else f"use a chat template that writes {eos!r} behind an answer",
+        fix=_fix_of_end(token, layout),
+    )
+
+
+def _fix_of_end(token: str, layout: ChatLayout) -> str:
+    if not token:
+        return f"use a chat template that writes {layout.tokenizer.eos_token!r} behind an answer"
+    if len(layout.tokenizer.encode(token, add_special_tokens=False)) == 1:
+        return f"say that it ends a turn:\neot_tokens: [{token!r}]"
+    return (
+        "make it one token, and say that it ends a turn:\n"
+        f"tokens: [{token!r}]\neot_tokens: [{token!r}]"
     )
 
 

@@ -144,8 +144,9 @@ class _Look:
             rows = [] if record.drop else [self._fit(row) for row in record.rows.values()]
             drop = record.drop or self._fault(record, rows)
             if drop is not None:
-                excess = self.data.excess_length_strategy
-                report.drop(drop, is_consented=drop.reason == TOO_LONG and excess == "drop")
+                # Where the user forbids long records, they are a problem of their own.
+                is_said = self.data.excess_length_strategy in ("drop", "raise")
+                report.drop(drop, is_consented=drop.reason == TOO_LONG and is_said)
                 continue
             self._count(record, rows)
             key = repr([row.input_ids for row in rows]).encode()
