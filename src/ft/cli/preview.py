@@ -60,7 +60,7 @@ def show_preview(loaded: LoadedSpec, options: PreviewOptions) -> None:
     if options.dump is not None:
         _dump(loaded, options.dump, tokenizer)
     identity = tokenizer_identity(located_spec(loaded).model)
-    cache = token_cache(spec.data.dataset_prepared_path, identity)
+    cache = token_cache(spec.data.dataset_prepared_path, identity, is_thorough=False)
     with _progress() as on_progress:
         preview = preview_data(
             spec.data, spec.training, tokenizer=tokenizer, base_dir=folder,
