@@ -207,6 +207,25 @@ def test_a_damaged_entry_is_said_and_made_anew(tokenizer, tokens, data, name, ha
     assert is_hit(tokens, data)
 
 
+def test_only_a_thorough_look_finds_what_changed_and_left_no_trace(tokenizer, tokens, data):
+    file = prepare(tokenizer, tokens, data).entries[0] / "labels.i4"
+    trusting = token_cache(str(tokens.entries.folder), "a tokenizer", is_thorough=False)
+    before = file.stat()
+    file.write_bytes(bytes(before.st_size))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert is_hit(trusting, data)
+    assert not is_hit(tokens, data)
+
+
+def test_a_file_that_was_written_to_is_read_even_by_a_trusting_cache(tokenizer, tokens, data):
+    file = prepare(tokenizer, tokens, data).entries[0] / "labels.i4"
+    trusting = token_cache(str(tokens.entries.folder), "a tokenizer", is_thorough=False)
+    os.utime(file, (1, 1))
+    assert is_hit(trusting, data)
+    file.write_bytes(bytes(file.stat().st_size))
+    assert not is_hit(trusting, data)
+
+
 def test_a_folder_that_cannot_be_written_is_done_without(tokenizer, data, tmp_path):
     (tmp_path / "file").touch()
     tokens = token_cache(str(tmp_path / "file" / "cache"), "a tokenizer")

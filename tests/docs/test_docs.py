@@ -59,7 +59,7 @@ def test_commands_in_the_readme_exist_with_their_options():
     lines = [line for block in [*blocks("bash"), *blocks("")] for line in block.splitlines()]
     typed = [part.strip() for line in lines for part in line.removeprefix("$ ").split("&&")]
     found = [shlex.split(text, comments=True) for text in typed if text.startswith("ft ")]
-    assert {name for _, name, *_ in found} == {"train", "merge", "infer", "eval"}
+    assert {name for _, name, *_ in found} == {"train", "merge", "infer", "preview"}
     for _, name, *arguments in found:
         options = {option for parameter in commands[name].params for option in parameter.opts}
         for argument in arguments:

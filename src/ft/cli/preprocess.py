@@ -45,7 +45,8 @@ def preprocess(loaded: LoadedSpec) -> None:
 
 
 def _cache(spec: RunSpec) -> TokenCache | None:
-    return token_cache(spec.data.dataset_prepared_path, tokenizer_identity(spec.model))
+    folder, identity = spec.data.dataset_prepared_path, tokenizer_identity(spec.model)
+    return token_cache(folder, identity, is_thorough=False)  # `ft train` will look at every byte
 
 
 def _load_tokenizer(spec: RunSpec) -> Any:

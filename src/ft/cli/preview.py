@@ -87,7 +87,7 @@ def _previewed(
     from ft.model.tokenizer_identity import tokenizer_identity
 
     identity = tokenizer_identity(located_spec(loaded).model)
-    cache = token_cache(spec.data.dataset_prepared_path, identity)
+    cache = token_cache(spec.data.dataset_prepared_path, identity, is_thorough=False)
     return preview_data(
         spec.data, spec.training, tokenizer=tokenizer, base_dir=folder,
         num_records=num_records, on_progress=on_progress, cache=cache,

@@ -1,11 +1,12 @@
 """A folder of things that are made once: each whole or not there, each under the key of its making.
 
-    FOLDER/KEY/            what was made, and manifest.json with the size and crc32 of each file
+    FOLDER/KEY/            what was made, and manifest.json with size, time and crc32 of each file
     FOLDER/KEY.lock        held while it is made, so that concurrent runs make it once
 
 An entry is filled under another name and renamed, so it is never half there; an entry that was
-damaged later is noticed, and made again. Entries are never removed here: any of them may go at any
-time, and so may the folder.
+damaged later is noticed, and made again: a thorough cache reads all of an entry each time, as one
+must who trains on it; the other one trusts a file that has its size and was never written to since.
+Entries are never removed here: any of them may go at any time, and so may the folder.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ft.runtime.durable import STAGING_PREFIX, is_disk_full, remove, staged_fold
 from ft.runtime.errors import MachineError, Problem
 
 _MANIFEST = "manifest.json"
-_BLOCK = 1 << 22
+_BLOCK = 1 << 18
 
 
 class UnwritableCacheError(Exception):
@@ -42,8 +43,10 @@ def default_folder() -> Path:
 class EntryCache:
     """The entries of a folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_thorough: bool = True) -> None:
+        """Args: where they are; and whether an entry is read to its last byte to be found."""
         self.folder = folder
+        self._is_thorough = is_thorough
 
     def find(self, key: str) -> Path | None:
         """The folder of an entry; None if there is none.
@@ -57,11 +60,19 @@ class EntryCache:
         try:
             manifest = json.loads((entry / _MANIFEST).read_text(encoding="utf-8"))
             for name, expected in manifest.items():
-                if _check(entry / name) != expected:
+                if not self._is_as_made(entry / name, expected):
                     raise DamagedEntryError(f"{entry / name} was changed")
-        except (OSError, ValueError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             raise DamagedEntryError(f"{entry}: {error}") from None
         return entry
+
+    def _is_as_made(self, file: Path, expected: list[int]) -> bool:
+        size, time_ns, crc = expected
+        status = file.stat()
+        if status.st_size != size:
+            return False
+        is_untouched = status.st_mtime_ns == time_ns
+        return (is_untouched and not self._is_thorough) or _crc32(file) == crc
 
     @contextmanager
     def making(self, key: str, on_wait: Callable[[], None]) -> Iterator[None]:
@@ -97,7 +108,7 @@ class EntryCache:
         try:
             with staged_folder(entry) as staging:
                 yield staging
-                sums = {path.name: _check(path) for path in sorted(staging.iterdir())}
+                sums = {path.name: _describe(path) for path in sorted(staging.iterdir())}
                 write_json(staging / _MANIFEST, sums)
         except OSError as error:
             if is_disk_full(error):
@@ -105,14 +116,19 @@ class EntryCache:
             raise
 
 
-def _check(path: Path) -> list[int]:
-    """Size and crc32 of a file: quick enough to be looked at each time."""
-    size = crc = 0
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            size += len(block)
-            crc = zlib.crc32(block, crc)
-    return [size, crc]
+def _describe(file: Path) -> list[int]:
+    """What the manifest says of a file: bytes, time of the last change in ns, crc32."""
+    status = file.stat()
+    return [status.st_size, status.st_mtime_ns, _crc32(file)]
+
+
+def _crc32(path: Path) -> int:
+    crc = 0
+    block = memoryview(bytearray(_BLOCK))
+    with path.open("rb", buffering=0) as file:
+        while size := file.readinto(block):
+            crc = zlib.crc32(block[:size], crc)
+    return crc
 
 
 def _lock(descriptor: int, on_wait: Callable[[], None]) -> bool:

@@ -43,17 +43,22 @@ class TokenCache:
     tokenizer_identity: str
 
 
-def token_cache(folder: str | None, tokenizer_identity: str | None) -> TokenCache | None:
+def token_cache(
+    folder: str | None, tokenizer_identity: str | None, *, is_thorough: bool = True
+) -> TokenCache | None:
     """The cache that a config asks for; None if it can't be told which tokenizer it is.
 
     Args:
         folder: `dataset_prepared_path`; None = the user's own.
         tokenizer_identity: Changes with anything that changes the tokenizer.
+        is_thorough: Tokens that are found are read to the last byte, to know that they are sound;
+            else files that were never written to since are taken at their word.
     """
     if tokenizer_identity is None:
         return None
     path = Path(folder).expanduser() if folder else default_folder()
-    return TokenCache(EntryCache(path.absolute()), tokenizer_identity)
+    entries = EntryCache(path.absolute(), is_thorough=is_thorough)
+    return TokenCache(entries, tokenizer_identity)
 
 
 @dataclass(frozen=True)
