@@ -84,8 +84,8 @@ def load_base(
         is_quantized: False loads plain weights, whatever the spec says.
 
     Fused experts come in plain weights; ``fold_experts`` puts them in few bits.
-    With ``spec.random_init_seed`` or ``spec.reinit_weights`` none are read: they are drawn, the same
-    ones every time.
+    With ``spec.random_init_seed`` or ``spec.reinit_weights`` none are read: they are drawn, the
+    same ones every time.
 
     Raises:
         UserError: the weights cannot be read or are incomplete.
