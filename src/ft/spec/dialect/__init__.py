@@ -1,0 +1,42 @@
+"""What the keys of the dialect mean to `ft` today.
+
+Every key is in exactly one state:
+    works          a field of ``RunSpec`` (runspec), under its own name or an old one (renamed.py)
+    no effect      accepted, said once: it changes no result here (no_effect.py)
+    not supported  an error that says what to use instead (not_supported.py); or typed, so that
+                   `ft preview` reads it, and an error everywhere else (PREVIEWED)
+Any other key is unknown, and an error. Null means the default, and so does "off" for an unsupported
+key. Keys that can't hold together are in contradictions.py.
+"""
+
+from ft.spec.dialect.contradictions import CONTRADICTIONS, Contradiction
+from ft.spec.dialect.no_effect import NO_EFFECT, NO_TRACKER
+from ft.spec.dialect.not_supported import (
+    NOT_SUPPORTED,
+    NOT_SUPPORTED_IN_DATASETS,
+    OF_PREFERENCES,
+    OFF,
+    PREVIEWED,
+    asks_for_preferences,
+    is_off,
+)
+from ft.spec.dialect.renamed import MEANINGS, RENAMED, RENAMED_IN_DATASETS, RIVALS, Rename
+
+__all__ = [
+    "CONTRADICTIONS",
+    "MEANINGS",
+    "NOT_SUPPORTED",
+    "NOT_SUPPORTED_IN_DATASETS",
+    "NO_EFFECT",
+    "NO_TRACKER",
+    "OFF",
+    "OF_PREFERENCES",
+    "PREVIEWED",
+    "RENAMED",
+    "RENAMED_IN_DATASETS",
+    "RIVALS",
+    "Contradiction",
+    "Rename",
+    "asks_for_preferences",
+    "is_off",
+]

@@ -1,0 +1,231 @@
+"""Keys that can't hold together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ft.spec.dialect.not_supported import PREVIEWED, asks_for_preferences
+from ft.spec.runspec import PREFERENCE_KEYS
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """Keys that can't hold together."""
+
+    keys: tuple[str, ...]
+    what: str
+    fix: str
+    holds: Callable[[Mapping[str, Any]], Any]
+    """Given the flat values (null keys absent), true if the contradiction is there."""
+
+
+def _has_preference_mapping(*lists: Any) -> bool:
+    entries = [entry for each in lists if isinstance(each, list) for entry in each]
+    types = [entry.get("type") for entry in entries if isinstance(entry, dict)]
+    return any(not PREFERENCE_KEYS.isdisjoint(type) for type in types if isinstance(type, dict))
+
+
+CONTRADICTIONS = (
+    Contradiction(
+        ("load_in_8bit", "load_in_4bit"),
+        "load_in_8bit and load_in_4bit are both on",
+        "turn one of them off",
+        lambda v: v.get("load_in_8bit") is True and v.get("load_in_4bit") is True,
+    ),
+    Contradiction(
+        ("adapter", "load_in_4bit"),
+        "adapter: qlora needs a 4-bit base",
+        "set load_in_4bit: true, or adapter: lora",
+        lambda v: v.get("adapter") == "qlora" and not v.get("load_in_4bit"),
+    ),
+    Contradiction(
+        ("load_in_4bit", "load_in_8bit", "adapter"),
+        "a quantized base is frozen, and without an adapter nothing is left to train",
+        "set adapter: qlora (4 bits) or adapter: lora, or turn the quantization off",
+        lambda v: (
+            (v.get("load_in_4bit") is True or v.get("load_in_8bit") is True)
+            and not v.get("adapter")
+            and not v.get("lora_model_dir")
+        ),
+    ),
+    Contradiction(
+        ("model_quantization_config", "model_quantization_config_kwargs"),
+        "a checkpoint in MXFP4 is trained as plain weights",
+        "set model_quantization_config: Mxfp4Config, and model_quantization_config_kwargs: "
+        "{dequantize: true}",
+        lambda v: (
+            (
+                v.get("model_quantization_config") == "Mxfp4Config"
+                and v.get("model_quantization_config_kwargs") != {"dequantize": True}
+            )
+            or ("model_quantization_config" not in v and v.get("model_quantization_config_kwargs"))
+        ),
+    ),
+    Contradiction(
+        ("model_quantization_config", "load_in_4bit", "load_in_8bit"),
+        "model_quantization_config reads plain weights, and load_in_4bit or load_in_8bit others",
+        "keep one",
+        lambda v: (
+            "model_quantization_config" in v
+            and (v.get("load_in_4bit") is True or v.get("load_in_8bit") is True)
+        ),
+    ),
+    Contradiction(
+        ("quantize_moe_experts", "load_in_4bit"),
+        "quantize_moe_experts goes with a base in 4 or 8 bits, and there is none",
+        "set adapter: qlora with load_in_4bit: true, or remove it",
+        lambda v: (
+            v.get("quantize_moe_experts") is True
+            and not v.get("load_in_4bit")
+            and not v.get("load_in_8bit")
+        ),
+    ),
+    Contradiction(
+        ("lora_dropout", "lora_target_parameters"),
+        "an adapter on a tensor itself has no input of its own, so nothing for dropout to act on",
+        "set lora_dropout: 0, or use lora_target_modules",
+        lambda v: v.get("lora_dropout") and v.get("lora_target_parameters"),
+    ),
+    Contradiction(
+        ("unfrozen_parameters", "adapter"),
+        "unfrozen_parameters are trained themselves, and beside an adapter the base is frozen",
+        "remove it, or the adapter; modules trained beside one are named in lora_modules_to_save",
+        lambda v: v.get("unfrozen_parameters") and v.get("adapter"),
+    ),
+    Contradiction(
+        ("lora_model_dir", "adapter"),
+        "lora_model_dir goes on from an adapter, but no adapter is asked for",
+        "set adapter: lora (or qlora)",
+        lambda v: v.get("lora_model_dir") and not v.get("adapter"),
+    ),
+    Contradiction(
+        ("random_init_seed", "reinit_weights", "adapter"),
+        "random weights are trained themselves, so they get no adapter and stay unquantized",
+        "remove adapter and load_in_4bit or load_in_8bit, or the key that asks for random weights",
+        lambda v: (
+            (v.get("random_init_seed") is not None or v.get("reinit_weights") is True)
+            and (v.get("adapter") or v.get("load_in_4bit") is True or v.get("load_in_8bit") is True)
+        ),
+    ),
+    Contradiction(
+        ("fp16", "bf16"),
+        "bf16 and fp16 are both on",
+        "keep bf16 where the card has it (capability 8.0 or newer), else fp16",
+        lambda v: v.get("fp16") is True and v.get("bf16") in (True, "full"),
+    ),
+    Contradiction(
+        ("warmup_steps", "warmup_ratio"),
+        "warmup_steps and warmup_ratio are both given",
+        "keep one",
+        lambda v: "warmup_steps" in v and "warmup_ratio" in v,
+    ),
+    Contradiction(
+        ("group_by_length", "sample_packing"),
+        "sample_packing and group_by_length are both on, and packs have no length to group by",
+        "turn group_by_length off",
+        lambda v: v.get("sample_packing") is True and v.get("group_by_length") is True,
+    ),
+    Contradiction(
+        ("cosine_min_lr_ratio", "lr_scheduler"),
+        "cosine_min_lr_ratio belongs to the schedules cosine and rex",
+        "remove it, or set lr_scheduler: cosine",
+        lambda v: (
+            v.get("cosine_min_lr_ratio")
+            and v.get("lr_scheduler", "cosine") not in ("cosine", "rex")
+        ),
+    ),
+    Contradiction(
+        ("cosine_constant_lr_ratio", "cosine_min_lr_ratio"),
+        "cosine_constant_lr_ratio says when the lowest rate is reached, and there is none",
+        "set cosine_min_lr_ratio and lr_scheduler: cosine, or remove it",
+        lambda v: (
+            v.get("cosine_constant_lr_ratio")
+            and not (v.get("cosine_min_lr_ratio") and v.get("lr_scheduler", "cosine") == "cosine")
+        ),
+    ),
+    Contradiction(
+        ("lr_quadratic_warmup", "lr_scheduler"),
+        "lr_quadratic_warmup is a warm-up of the schedule cosine, which falls to zero",
+        "set lr_scheduler: cosine without cosine_min_lr_ratio, or remove it",
+        lambda v: (
+            v.get("lr_quadratic_warmup") is True
+            and (v.get("lr_scheduler", "cosine") != "cosine" or v.get("cosine_min_lr_ratio"))
+        ),
+    ),
+    Contradiction(
+        ("eval_steps", "evals_per_epoch"),
+        "eval_steps and evals_per_epoch are both given",
+        "keep one",
+        lambda v: "eval_steps" in v and "evals_per_epoch" in v,
+    ),
+    Contradiction(
+        ("save_steps", "saves_per_epoch"),
+        "save_steps and saves_per_epoch are both given",
+        "keep one",
+        lambda v: "save_steps" in v and "saves_per_epoch" in v,
+    ),
+    Contradiction(
+        ("eval_strategy", "eval_steps"),
+        "eval_strategy says otherwise than eval_steps or evals_per_epoch",
+        "remove eval_strategy",
+        lambda v: (
+            (
+                v.get("eval_strategy") in ("no", "epoch")
+                and ("eval_steps" in v or "evals_per_epoch" in v)
+            )
+            or (v.get("eval_strategy") == "steps" and "eval_steps" not in v)
+        ),
+    ),
+    Contradiction(
+        ("save_strategy", "save_steps"),
+        "save_strategy says otherwise than save_steps or saves_per_epoch",
+        "remove save_strategy",
+        lambda v: (
+            (
+                v.get("save_strategy") in ("no", "epoch")
+                and ("save_steps" in v or "saves_per_epoch" in v)
+            )
+            or (v.get("save_strategy") == "steps" and "save_steps" not in v)
+        ),
+    ),
+    Contradiction(
+        ("early_stopping_patience", "load_best_model_at_end", "val_set_size"),
+        "early stopping and the best model need held-out records",
+        "set val_set_size: 0.05, or give test_datasets",
+        lambda v: (
+            (v.get("early_stopping_patience") or v.get("load_best_model_at_end") is True)
+            and not v.get("val_set_size")
+            and not v.get("test_datasets")
+        ),
+    ),
+    Contradiction(
+        ("test_datasets", "val_set_size"),
+        "test_datasets and val_set_size both name the held-out records",
+        "set val_set_size: 0, or remove test_datasets",
+        lambda v: v.get("test_datasets") and v.get("val_set_size"),
+    ),
+    Contradiction(
+        ("datasets",),
+        "a data set's `type:` names prompt, chosen, rejected or completion: preference records, "
+        "which supervised tuning does not read",
+        "name field_instruction, field_input and field_output; or say by rl: what they are for",
+        lambda v: (
+            not asks_for_preferences(v)
+            and _has_preference_mapping(v.get("datasets"), v.get("test_datasets"))
+        ),
+    ),
+    Contradiction(
+        tuple(PREVIEWED),
+        "more than one of rl, reward_model and process_reward_model asks for its own records",
+        "keep one",
+        lambda v: sum(bool(v.get(key)) for key in PREVIEWED) > 1,
+    ),
+    Contradiction(
+        ("chat_template", "chat_template_jinja"),
+        "chat_template: jinja needs the template itself",
+        "give it as chat_template_jinja",
+        lambda v: v.get("chat_template") == "jinja" and not v.get("chat_template_jinja"),
+    ),
+)

@@ -1,0 +1,1 @@
+"""The sections of a RunSpec; their door is ft.spec.runspec."""

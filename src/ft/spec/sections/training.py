@@ -1,0 +1,143 @@
+"""How it learns, how it is measured, and what is left behind."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ft.spec.sections.section import Arguments, Count, Decay, Interval, Section, Share, WarmUp
+
+Optimizers = Literal[
+    "adamw_torch",
+    "adamw_torch_fused",
+    "adamw_torch_4bit",
+    "adamw_bnb_8bit",
+    "adamw_8bit",
+    "paged_adamw",
+    "paged_adamw_8bit",
+    "paged_adamw_32bit",
+    "ademamix",
+    "ademamix_8bit",
+    "paged_ademamix_8bit",
+    "paged_ademamix_32bit",
+    "lion_8bit",
+    "lion_32bit",
+    "paged_lion_8bit",
+    "paged_lion_32bit",
+    "rmsprop",
+    "rmsprop_bnb_8bit",
+    "rmsprop_bnb_32bit",
+    "adafactor",
+    "adagrad",
+    "sgd",
+]
+Schedules = Literal[
+    "linear",
+    "cosine",
+    "constant",
+    "constant_with_warmup",
+    "cosine_with_restarts",
+    "polynomial",
+    "inverse_sqrt",
+    "cosine_with_min_lr",
+    "cosine_warmup_with_min_lr",
+    "warmup_stable_decay",
+    "one_cycle",
+    "rex",
+]
+
+
+class TrainingSpec(Section):
+    """How it learns."""
+
+    micro_batch_size: Count = Field(
+        1, description="Records (or packs) in one forward pass, a process."
+    )
+    gradient_accumulation_steps: Count = Field(1, description="Forward passes a step.")
+    sample_packing: bool = Field(
+        False,
+        description="Several records in each row, in packs of sequence_len tokens; none sees "
+        "another. A step then holds more records, so an epoch has fewer steps.",
+    )
+    group_by_length: bool = Field(
+        False, description="Records of similar length in the same step: fewer pad tokens."
+    )
+    num_epochs: Annotated[float, Field(gt=0)] = Field(1.0, description="Passes over the data.")
+    max_steps: Count | None = Field(None, description="Stop after so many optimizer steps.")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(description="Peak learning rate.")
+    optimizer: Optimizers = Field("adamw_torch_fused", description="Optimizer.")
+    optim_args: Arguments = Field(
+        default_factory=dict, description="Further arguments of the optimizer, by its own names."
+    )
+    lr_scheduler: Schedules = Field("cosine", description="Course of the learning rate.")
+    lr_scheduler_kwargs: Arguments = Field(
+        default_factory=dict, description="Further arguments of the schedule, by its own names."
+    )
+    cosine_min_lr_ratio: Share | None = Field(
+        None, description="cosine, rex: the lowest rate, as a share of learning_rate."
+    )
+    cosine_constant_lr_ratio: Share | None = Field(
+        None, description="cosine: the lowest rate is reached after this share of all steps."
+    )
+    lr_quadratic_warmup: bool = Field(
+        False, description="cosine: the warm-up rises with the square of the step."
+    )
+    warmup_steps: WarmUp | None = Field(
+        None, description="Warm-up, steps; below 1: a share of all steps."
+    )
+    warmup_ratio: Share | None = Field(None, description="Warm-up, share of all steps.")
+    weight_decay: Annotated[float, Field(ge=0.0)] = Field(0.0, description="Decoupled decay.")
+    adam_beta1: Decay = Field(0.9, description="Decay of the first moment.")
+    adam_beta2: Decay = Field(0.999, description="Decay of the second moment.")
+    adam_epsilon: Annotated[float, Field(gt=0)] = Field(1e-8, description="Adam's epsilon.")
+    max_grad_norm: Annotated[float, Field(ge=0.0)] = Field(
+        1.0, description="Clip the gradient to this norm; 0 = never."
+    )
+    gradient_checkpointing: bool | Literal["always"] = Field(
+        False, description="Recompute activations in the backward pass: less memory, more time."
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        42, description="Seed of order and dropout."
+    )
+
+
+class EvaluationSpec(Section):
+    """How it is measured while it learns."""
+
+    eval_steps: Interval | None = Field(
+        None, description="Evaluate every N steps; below 1: a share of all steps."
+    )
+    evals_per_epoch: Count | None = Field(None, description="Evaluations an epoch.")
+    eval_strategy: Literal["steps", "epoch", "no"] | None = Field(
+        None, description="When to evaluate."
+    )
+    eval_batch_size: Count | None = Field(
+        None, description="Records a forward pass in evaluation; default micro_batch_size."
+    )
+    eval_sample_packing: bool | None = Field(
+        None, description="Pack the held-out records too; default sample_packing. Same loss."
+    )
+    early_stopping_patience: Count | None = Field(
+        None, description="Stop after so many evaluations without a better loss."
+    )
+    load_best_model_at_end: bool = Field(
+        False, description="End with the weights of the best evaluation."
+    )
+
+
+class OutputSpec(Section):
+    """What is left behind."""
+
+    output_dir: str = Field("./model-out", description="The run's folder.")
+    logging_steps: Count = Field(1, description="Report every N steps.")
+    save_steps: Interval | None = Field(
+        None, description="Checkpoint every N steps; below 1: a share of all steps."
+    )
+    saves_per_epoch: Count | None = Field(None, description="Checkpoints an epoch.")
+    save_strategy: Literal["steps", "epoch", "no"] | None = Field(
+        None, description="When to write checkpoints."
+    )
+    save_total_limit: Count | None = Field(
+        4, description="Checkpoints to keep (the newest; the best one is kept as well)."
+    )
