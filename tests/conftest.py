@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 
 # Before any library is imported: nothing in the suite may reach for a hub or fork after threads.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Nor write to the user's own caches.
-_CACHES = tempfile.TemporaryDirectory(prefix="ft-caches-")
-os.environ["XDG_CACHE_HOME"] = _CACHES.name
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="ft-caches-")
 
 from pathlib import Path
 
@@ -28,6 +28,10 @@ def pytest_collection_modifyitems(items):
             item.add_marker(no_gpu)
         if "real_weights" in item.keywords and not os.environ.get("FT_SMOLLM2"):
             item.add_marker(no_weights)
+
+
+def pytest_unconfigure():
+    shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
