@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 
+from ft.data.feed import TrainingData
 from ft.data.lengths import LengthSummary, summarize_lengths
-from ft.data.prepare import PreparedData
 from ft.data.records import Origin
 from ft.data.report import DatasetReport
 from ft.data.source_rows import SourceReader
@@ -50,7 +50,7 @@ class Account:
 
 
 def read_accounts(
-    prepared: PreparedData, readers: Sequence[SourceReader], sequence_len: int
+    prepared: TrainingData, readers: Sequence[SourceReader], sequence_len: int
 ) -> list[Account]:
     """One a data set, from rows that nobody has shuffled.
 
@@ -59,7 +59,7 @@ def read_accounts(
         readers: The data sets, in the order of their reports.
         sequence_len: Longest row, in tokens.
     """
-    rows = chain(prepared.train, prepared.heldout or ())
+    rows = chain(prepared.samples, prepared.heldout or ())
     scan = _Scan()
     accounts = []
     for report, reader in zip(prepared.report.datasets, readers, strict=True):

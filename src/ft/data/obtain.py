@@ -155,18 +155,21 @@ class Obtaining:
         finally:
             if folder is not None:
                 builder.close()
-        return Obtained(
-            store,
-            tuple(intake.report for intake in intakes),
-            tuple(intake.layout for intake in intakes),
-        )
+        return obtained(store, intakes)
 
     def _intakes(
         self, specs: Sequence[DatasetSpec], is_heldout: bool, builder: TokenStoreBuilder
     ) -> list[Intake]:
         if not specs:
             return []
-        options = IntakeOptions(
+        options = self.intake_options()
+        intakes = [Intake(each, self.base_dir, options, is_heldout=is_heldout) for each in specs]
+        take_in(intakes, options, builder)
+        return intakes
+
+    def intake_options(self) -> IntakeOptions:
+        """What each data set is taken in by; loads the tokenizer."""
+        return IntakeOptions(
             self.load_tokenizer(),
             self.layout,
             self.excess,
@@ -174,13 +177,19 @@ class Obtaining:
             self.on_progress,
             self.allow_code,
         )
-        intakes = [Intake(each, self.base_dir, options, is_heldout=is_heldout) for each in specs]
-        take_in(intakes, options, builder)
-        return intakes
 
     def _tell_waiting(self) -> None:
         if self.on_progress is not None:
             self.on_progress("waiting for another run that tokenizes the same data", 0, None)
+
+
+def obtained(store: TokenStore, intakes: Sequence[Intake]) -> Obtained:
+    """Rows with the accounts of those that took them in."""
+    return Obtained(
+        store,
+        tuple(intake.report for intake in intakes),
+        tuple(intake.layout for intake in intakes),
+    )
 
 
 def _account(made: Obtained, names: list[list[str]]) -> dict[str, Any]:

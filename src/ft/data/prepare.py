@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ft.data.feed import StoredFeed
 from ft.data.intake import Progress
 from ft.data.layout import StrategyOptions
 from ft.data.obtain import Obtained, Obtaining, TokenCache
 from ft.data.prompt import PromptLayout
 from ft.data.report import TOO_LONG, DataReport, DatasetReport, DropTally, count, count_drops
+from ft.data.steps import plan_steps
 from ft.data.strategy import AllowCode
 from ft.data.tokenized import TokenizedSet, TokenStore
 from ft.runtime.errors import Problem, UserError
-from ft.spec.runspec import DataSpec
+from ft.spec.runspec import DataSpec, TrainingSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -49,6 +51,27 @@ class PreparedData:
     layouts: tuple[PromptLayout, ...]
     report: DataReport
     entries: tuple[Path, ...] = ()
+
+    @property
+    def samples(self) -> TokenizedSet:
+        """What is trained on."""
+        return self.train
+
+    @property
+    def num_train_records(self) -> int:
+        """Rows to train on."""
+        return len(self.train)
+
+    def fingerprint(self) -> str:
+        """sha256: data of equal fingerprints train alike."""
+        return self.train.fingerprint()
+
+    def feed(self, training: TrainingSpec, *, sequence_len: int, num_processes: int) -> StoredFeed:
+        """The rows of each step, as the spec groups and orders them."""
+        plan = plan_steps(
+            self.train.lengths, training, sequence_len=sequence_len, num_processes=num_processes
+        )
+        return StoredFeed(self.train, plan)
 
 
 @dataclass(frozen=True)
@@ -86,7 +109,25 @@ def prepare_data(
         MachineError: No space for the cache, or a worker died.
     """
     _check_heldout(spec)
-    obtaining = Obtaining(
+    obtaining = obtaining_of(
+        spec, tokenizer, base_dir, on_progress=on_progress, allow_code=allow_code, cache=cache
+    )
+    merged = obtaining.obtain(spec.datasets, is_heldout=False)
+    tests = obtaining.obtain(spec.test_datasets, is_heldout=True)
+    return split_up(merged, tests, spec, seed=seed if spec.shuffle_merged_datasets else None)
+
+
+def obtaining_of(
+    spec: DataSpec,
+    tokenizer: PreTrainedTokenizerBase | LazyTokenizer,
+    base_dir: Path,
+    *,
+    on_progress: Progress | None,
+    allow_code: AllowCode | None,
+    cache: TokenCache | None,
+) -> Obtaining:
+    """The way to the tokens of a run's data sets; arguments as of `prepare_data`."""
+    return Obtaining(
         tokenizer.load if isinstance(tokenizer, LazyTokenizer) else lambda: tokenizer,
         base_dir,
         StrategyOptions.of(spec),
@@ -96,13 +137,27 @@ def prepare_data(
         allow_code,
         cache,
     )
-    merged = obtaining.obtain(spec.datasets, is_heldout=False)
-    tests = obtaining.obtain(spec.test_datasets, is_heldout=True)
+
+
+def split_up(
+    merged: Obtained, tests: Obtained, spec: DataSpec, *, seed: int | None
+) -> PreparedData:
+    """What is trained on and what is held out of the tokens that were obtained.
+
+    Args:
+        merged: Of `datasets:`.
+        tests: Of `test_datasets:`.
+        spec: The run's data section.
+        seed: Of the shuffle; None = source order.
+
+    Raises:
+        UserError: as `prepare_data`.
+    """
     reports = (*merged.reports, *tests.reports)
-    _check_drops(reports, spec)
-    usable = _usable_rows(merged.store, seed if spec.shuffle_merged_datasets else None)
+    check_drops(reports, spec.max_drop)
+    usable = usable_rows(merged.store, seed)
     if spec.test_datasets:
-        train, heldout = usable, _usable_rows(tests.store, None)
+        train, heldout = usable, usable_rows(tests.store, None)
     else:
         num_train = max(len(usable) - heldout_size(len(usable), spec.val_set_size), 0)
         train, heldout = usable[:num_train], usable[num_train:]
@@ -144,7 +199,7 @@ def heldout_size(num_rows: int, val_set_size: float) -> int:
     return int(val_set_size) if val_set_size > 1 else math.ceil(val_set_size * num_rows)
 
 
-def _usable_rows(store: TokenStore, seed: int | None) -> TokenizedSet:
+def usable_rows(store: TokenStore, seed: int | None) -> TokenizedSet:
     """The rows that hold tokens; the others have a place in the shuffle, as axolotl's do."""
     order = shuffled_order(len(store), seed)
     return TokenizedSet(store, order[store.lengths[order] > 0])
@@ -167,10 +222,15 @@ def _check_heldout(spec: DataSpec) -> None:
         )
 
 
-def _check_drops(reports: Sequence[DatasetReport], spec: DataSpec) -> None:
+def check_drops(reports: Sequence[DatasetReport], max_drop: float) -> None:
+    """Refuses data of which too much is lost.
+
+    Raises:
+        UserError: More than a share of `max_drop` can't be used.
+    """
     num_read = sum(report.num_read for report in reports)
     num_lost = sum(report.num_dropped_silently for report in reports)
-    if not num_read or num_lost / num_read <= spec.max_drop:
+    if not num_read or num_lost / num_read <= max_drop:
         return
     share = num_lost / num_read
     drops = {
@@ -180,7 +240,7 @@ def _check_drops(reports: Sequence[DatasetReport], spec: DataSpec) -> None:
     raise UserError(
         Problem(
             f"{num_lost:,} of {count(num_read, 'record')} ({share:.1%}) can't be used; "
-            f"max_drop allows {spec.max_drop:.1%}",
+            f"max_drop allows {max_drop:.1%}",
             fix="\n".join([*lines, *_remedies(drops, reports, share)]),
         )
     )
@@ -230,4 +290,10 @@ def _check_sizes(
             f"{count(num_usable, 'row')} that can be used: none are left to train on"
         )
         raise UserError(Problem(what, fix=f"lower val_set_size: {_VAL_SET_SIZE}"))
-    raise UserError(Problem("no records to train on", fix="\n".join(account)))
+    raise UserError(nothing_to_train_on(reports))
+
+
+def nothing_to_train_on(reports: Sequence[DatasetReport]) -> Problem:
+    """What to say of data of which nothing is left."""
+    account = [line for report in reports for line in report.render()]
+    return Problem("no records to train on", fix="\n".join(account))

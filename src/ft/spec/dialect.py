@@ -56,6 +56,7 @@ RENAMED: dict[str, Rename] = {
     "batch_size": Rename("gradient_accumulation_steps", convert_in=_passes_of_a_step),
     "evaluation_strategy": Rename("eval_strategy"),
     "model_revision": Rename("revision_of_model"),
+    "pretrain_multipack_buffer_size": Rename("streaming_multipack_buffer_size"),
 }
 
 RENAMED_IN_DATASETS: dict[str, Rename] = {
@@ -214,7 +215,8 @@ NOT_SUPPORTED: dict[str, str] = {
     "trl": "supervised tuning only, today: remove it",
     "ebft": "supervised tuning only, today: remove it",
     "reward_model": "supervised tuning only, today: remove it",
-    "pretraining_dataset": "put the set under `datasets:` with `type: completion`",
+    "pretraining_dataset": "put the set under `datasets:` with `type: completion`; with "
+    "streaming: true and max_steps if it is larger than the disk",
     "gptq": "load a plain checkpoint with load_in_4bit or load_in_8bit",
     "gptq_groupsize": "load a plain checkpoint with load_in_4bit or load_in_8bit",
     "gptq_model_v1": "load a plain checkpoint with load_in_4bit or load_in_8bit",
@@ -237,7 +239,6 @@ NOT_SUPPORTED: dict[str, str] = {
     "tokenizer_use_mistral_common": "use the tokenizer.json of the checkpoint",
     "dataset_exact_deduplication": _LATER,
     "curriculum_sampling": _LATER,
-    "streaming": _LATER,
     "llama4_linearized_experts": "it belongs to axolotl's own Llama 4 checkpoints; remove it",
     "eta_min": "set cosine_min_lr_ratio: eta_min / learning_rate (axolotl reads no eta_min)",
     "fp8": _LATER,
@@ -366,10 +367,8 @@ NOT_SUPPORTED: dict[str, str] = {
     "dataset_shard_idx": "use a slice: split: train[:25%]",
     "min_sample_len": "leave short records out of the file",
     "eval_sequence_len": "held-out records are cut at sequence_len; remove it",
-    "pretrain_multipack_buffer_size": "see pretraining_dataset",
     "pretrain_multipack_attn": "see pretraining_dataset",
     "pretraining_sample_concatenation": "see pretraining_dataset",
-    "streaming_multipack_buffer_size": "see streaming",
     "use_pose": _LATER,
     "pose_split_on_token_ids": _LATER,
     "pose_max_context_len": _LATER,
@@ -624,6 +623,31 @@ CONTRADICTIONS = (
         "test_datasets and val_set_size both name the held-out records",
         "set val_set_size: 0, or remove test_datasets",
         lambda v: v.get("test_datasets") and v.get("val_set_size"),
+    ),
+    Contradiction(
+        ("streaming", "max_steps"),
+        "nobody knows how long a stream is, so streaming needs max_steps",
+        "set max_steps: the number of optimizer steps to train",
+        lambda v: v.get("streaming") is True and not v.get("max_steps"),
+    ),
+    Contradiction(
+        ("val_set_size", "streaming"),
+        "a stream can't be split, so val_set_size holds nothing out of it",
+        "name held-out records in test_datasets, and set val_set_size: 0",
+        lambda v: v.get("streaming") is True and v.get("val_set_size"),
+    ),
+    Contradiction(
+        ("saves_per_epoch", "evals_per_epoch", "save_strategy", "eval_strategy", "streaming"),
+        "nobody knows where an epoch of a stream ends, to save or to evaluate by it",
+        "set save_steps and eval_steps: steps, or a share of the run (0.1)",
+        lambda v: (
+            v.get("streaming") is True
+            and (
+                "saves_per_epoch" in v
+                or "evals_per_epoch" in v
+                or "epoch" in (v.get("save_strategy"), v.get("eval_strategy"))
+            )
+        ),
     ),
     Contradiction(
         ("datasets",),
