@@ -179,15 +179,20 @@ def _model(event: Event) -> list[str]:
 
 
 def _start(event: Event) -> list[str]:
-    epochs = event["num_steps"] / event["steps_per_epoch"]
     resumed = f", {event['step']} of them done" if event["step"] else ""
+    rate = f"{event['optimizer']}, {event['lr_scheduler']} from {event['learning_rate']:g}"
+    if event["steps_per_epoch"] is None:
+        return [
+            f"training: a stream, {event['num_steps']:,} steps of {event['rows_per_step']} rows"
+            f"{resumed}, read in windows of {event['window_size']:,} records, {rate}"
+        ]
+    epochs = event["num_steps"] / event["steps_per_epoch"]
     packing = event.get("packing")
     rows_per_step = f"{event['rows_per_step']}{' packs' if packing else ''}"
     return [
         *([_packing_line(packing)] if packing else []),
         f"training: {event['num_train_records']:,} records, {event['num_steps']:,} steps of "
-        f"{rows_per_step} ({epochs:.2f} epochs{resumed}), {event['optimizer']}, "
-        f"{event['lr_scheduler']} from {event['learning_rate']:g}",
+        f"{rows_per_step} ({epochs:.2f} epochs{resumed}), {rate}",
     ]
 
 
@@ -207,6 +212,7 @@ def _evaluation(event: Event) -> list[str]:
 
 _SENTENCES: dict[str, Callable[[Event], list[str]]] = {
     "data": lambda event: list(event.get("summary", [])),
+    "stream": lambda event: list(event["summary"]),
     "model": _model,
     "start": _start,
     "evaluation": _evaluation,

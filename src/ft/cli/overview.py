@@ -28,10 +28,11 @@ def overview(loaded: LoadedSpec) -> list[str]:
         f"{entry.path} as {entry.type if isinstance(entry.type, str) else 'a mapping'}"
         for entry in data.datasets
     ]
+    how = ", as a stream" if data.streaming else ""
     return [
         f"model:    {model.base_model}{bits}",
         f"method:   {method}",
-        *[f"data:     {text}, up to {data.sequence_len} tokens a record" for text in sets],
+        *[f"data:     {text}, up to {data.sequence_len} tokens a record{how}" for text in sets],
         f"training: {_length(spec, loaded.path.parent)}, {training.optimizer}, "
         f"{training.lr_scheduler} from {training.learning_rate:g}",
         f"          {records_per_step(training)} records a step "

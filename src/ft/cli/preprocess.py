@@ -8,8 +8,10 @@ from typing import Any
 
 from ft.cli.display import run_display
 from ft.cli.output import say
+from ft.data.feed import TrainingData
 from ft.data.obtain import TokenCache, token_cache
-from ft.data.prepare import LazyTokenizer, PreparedData, prepare_data
+from ft.data.prepare import LazyTokenizer
+from ft.data.stream import prepare_training_data
 from ft.model.tokenizer_identity import tokenizer_identity
 from ft.spec import LoadedSpec, RunSpec
 from ft.train.claim import located_spec
@@ -23,12 +25,15 @@ def preprocess(loaded: LoadedSpec) -> None:
         MachineError: No space for it.
     """
     spec = located_spec(loaded)
+    if spec.data.streaming and not spec.data.test_datasets:
+        say("nothing to do: with streaming: true, records are tokenized while the run trains")
+        return
     load = cache(lambda: _load_tokenizer(spec))
     if (tokens := _cache(spec)) is None:
         load()  # which brings the files of a hub tokenizer here
         tokens = _cache(spec)
     with run_display() as display:
-        data = prepare_data(
+        data = prepare_training_data(
             spec.data,
             tokenizer=LazyTokenizer(load),
             seed=spec.training.seed,
@@ -55,7 +60,7 @@ def _load_tokenizer(spec: RunSpec) -> Any:
     return load_tokenizer(spec.model).tokenizer
 
 
-def _places(data: PreparedData) -> list[str]:
+def _places(data: TrainingData) -> list[str]:
     """Where the tokens are."""
     if not data.entries:
         return ["nothing is kept: `ft train` will tokenize anew"]

@@ -17,14 +17,17 @@ def run_lines(steps: StepsPreview, sequence_len: int) -> list[tuple[str, str]]:
         f"{steps.packing_efficiency:.1%} full"
     )
     noun = "pack" if steps.is_packed else "row"
+    rows = f"{steps.num_rows:,} to train on{heldout}"
+    size = f"{count(steps.rows_per_step, noun)} each (in one process)"
+    length = f"{steps.num_steps:,} of {size}"
+    if steps.steps_per_epoch is None:
+        rows = f"a stream: this is its head, {count(steps.num_rows, 'row')}{heldout}"
+    else:
+        length = f"{steps.steps_per_epoch:,} an epoch of {size}; {steps.num_steps:,} in all"
     return [
-        ("rows", f"{steps.num_rows:,} to train on{heldout}"),
+        ("rows", rows),
         ("packing", packs if steps.is_packed else f"off; sample_packing: true would make {packs}"),
-        (
-            "steps",
-            f"{steps.steps_per_epoch:,} an epoch of {count(steps.rows_per_step, noun)} each "
-            f"(in one process); {steps.num_steps:,} in all",
-        ),
+        ("steps", length),
     ]
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 
+from ft.data.feed import TrainingData
 from ft.data.lengths import LengthSummary, summarize_lengths
-from ft.data.prepare import PreparedData
 from ft.data.records import Origin
 from ft.data.report import DatasetReport
 from ft.data.source_rows import SourceReader
@@ -50,7 +50,7 @@ class Account:
 
 
 def read_accounts(
-    prepared: PreparedData, readers: Sequence[SourceReader], sequence_len: int
+    prepared: TrainingData, readers: Sequence[SourceReader], sequence_len: int
 ) -> list[Account]:
     """One a data set.
 

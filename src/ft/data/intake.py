@@ -55,9 +55,22 @@ class Intake:
     """Takes in one data set; `report` and `layout` say what came of it."""
 
     def __init__(
-        self, spec: DatasetSpec, base_dir: Path, options: IntakeOptions, *, is_heldout: bool = False
+        self,
+        spec: DatasetSpec,
+        base_dir: Path,
+        options: IntakeOptions,
+        *,
+        is_heldout: bool = False,
+        streams: bool = False,
     ) -> None:
         """Finds the data set and its strategy.
+
+        Args:
+            spec: The entry of `datasets:`.
+            base_dir: The YAML's folder.
+            options: What holds for all data sets.
+            is_heldout: It comes from `test_datasets:`.
+            streams: Its records are read as they come, and nothing is kept on the disk.
 
         Raises:
             UserError: One of them is not there.
@@ -67,7 +80,7 @@ class Intake:
         self._resolved = resolve_strategy(
             spec, base_dir, options.tokenizer, options.layout, options.allow_code
         )
-        self._source = read_records(spec, base_dir)
+        self._source = read_records(spec, base_dir, streams=streams)
         self.recipe = Recipe(spec, self._resolved.source, options.layout, options.excess)
         self.tokenizer = ChunkTokenizer(self.recipe, options.tokenizer, self._resolved.strategy)
         self.layout: PromptLayout | None = None
@@ -84,9 +97,9 @@ class Intake:
         """What lays out its records."""
         return self._resolved.strategy
 
-    def chunks(self) -> Iterator[Chunk]:
-        """The data set's records, in order."""
-        return iter(self._source.chunks(CHUNK))
+    def chunks(self, size: int = CHUNK) -> Iterator[Chunk]:
+        """The data set's records, in order, at most so many in each chunk."""
+        return iter(self._source.chunks(size))
 
     def absorb(self, chunk: TokenizedChunk) -> None:
         """Takes a chunk into the account."""

@@ -10,7 +10,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +40,16 @@ _NUM_NAMED = 5
 _UNKNOWN_SPLIT = re.compile(r'Unknown split "(?P<name>.+?)"\. Should be one of \[(?P<there>.*?)\]')
 
 
-def read_files(spec: DatasetSpec, files: dict[str, tuple[Path, ...]]) -> RecordSource:
-    """Single files of this machine: CSV, Parquet, Arrow, text, or compressed JSON."""
-    from datasets import load_dataset
+def read_files(
+    spec: DatasetSpec, files: dict[str, tuple[Path, ...]], *, streams: bool = False
+) -> RecordSource:
+    """Single files of this machine: CSV, Parquet, Arrow, text, or compressed JSON.
 
+    Args:
+        spec: The entry of `datasets:`.
+        files: Split -> its files.
+        streams: Read them as they come, and let the library keep nothing on the disk.
+    """
     split = choose_split(spec, files)
     chosen = files[split.name]
     formats = {spec.ds_type or file_format(file) for file in chosen}
@@ -56,23 +62,18 @@ def read_files(spec: DatasetSpec, files: dict[str, tuple[Path, ...]]) -> RecordS
         )
     format_name = str(formats.pop())
     options = {"sep": "\t"} if chosen[0].suffix.lower() == ".tsv" else {}
-    dataset = _load(
-        spec,
-        lambda: load_dataset(
-            format_name,
-            data_files={_SPLIT: [str(file) for file in chosen]},
-            split=_slice_of(split, _SPLIT),
-            **options,
-        ),
+    data_files = {_SPLIT: [str(file) for file in chosen]}
+    dataset = _load_set(
+        spec, format_name, replace(split, name=_SPLIT), streams, data_files=data_files, **options
     )
     is_single = len(chosen) == 1 and not spec.data_files
     name = str(chosen[0]) if len(chosen) == 1 else f"{spec.path}/{split.name}"
     return _source(spec, dataset, name, single_file_note(spec) if is_single else ())
 
 
-def read_folder(spec: DatasetSpec, folder: Path) -> RecordSource:
+def read_folder(spec: DatasetSpec, folder: Path, *, streams: bool = False) -> RecordSource:
     """A folder of data files, or one that `save_to_disk` wrote."""
-    from datasets import load_dataset, load_dataset_builder, load_from_disk
+    from datasets import load_dataset_builder, load_from_disk
 
     split = Split.parse(spec.split)
     if (folder / "dataset_dict.json").is_file():
@@ -84,17 +85,16 @@ def read_folder(spec: DatasetSpec, folder: Path) -> RecordSource:
     else:
         options = _given(name=spec.name)
         builder = _load(spec, lambda: load_dataset_builder(str(folder), **options))
-        dataset = _load(
-            spec, lambda: load_dataset(str(folder), split=_slice_of(split, split.name), **options)
-        )
+        dataset = _load_set(spec, str(folder), split, streams, **options)
         notes = _unread_note(spec, folder, builder.config.data_files)
         return _source(spec, dataset, f"{spec.path}/{split.name}", notes)
     return _slice(spec, split, dataset, f"{spec.path}/{split.name}")
 
 
-def read_hub(spec: DatasetSpec) -> RecordSource:
-    """A data set on the hub, from the cache where it is there."""
-    return _source(spec, _load_hub(spec), f"{spec.path}/{Split.parse(spec.split).name}")
+def read_hub(spec: DatasetSpec, *, streams: bool = False) -> RecordSource:
+    """A data set on the hub, from the cache where it is there; a stream is never kept."""
+    dataset = _load_hub(spec, streams=streams)
+    return _source(spec, dataset, f"{spec.path}/{Split.parse(spec.split).name}")
 
 
 def hub_fingerprint(spec: DatasetSpec) -> str:
@@ -106,14 +106,46 @@ def hub_fingerprint(spec: DatasetSpec) -> str:
     return str(_load_hub(spec)._fingerprint)  # the library keeps it private, and everybody reads it
 
 
-def _load_hub(spec: DatasetSpec) -> Any:
+def hub_commits(spec: DatasetSpec) -> str:
+    """What tells a hub data set's content without reading it: the commits of its files.
+
+    Raises:
+        UserError: as `read_hub`.
+    """
+    from datasets import load_dataset_builder
+
+    builder = _load(spec, lambda: load_dataset_builder(spec.path, **_hub_options(spec)))
+    files = builder.config.data_files or {}
+    return repr([(split, list(each), each.origin_metadata) for split, each in files.items()])
+
+
+def _load_hub(spec: DatasetSpec, *, streams: bool = False) -> Any:
+    return _load_set(spec, spec.path, Split.parse(spec.split), streams, **_hub_options(spec))
+
+
+def _hub_options(spec: DatasetSpec) -> dict[str, Any]:
+    return _given(name=spec.name, revision=spec.revision, data_files=_plain(spec.data_files))
+
+
+def _load_set(spec: DatasetSpec, path: str, split: Split, streams: bool, **options: Any) -> Any:
+    """The split's slice; as a stream it is cut by the number of records alone."""
     from datasets import load_dataset
 
-    split = Split.parse(spec.split)
-    options = _given(name=spec.name, revision=spec.revision, data_files=_plain(spec.data_files))
-    return _load(
-        spec, lambda: load_dataset(spec.path, split=_slice_of(split, split.name), **options)
-    )
+    if not streams:
+        slice_ = _slice_of(split, split.name)
+        return _load(spec, lambda: load_dataset(path, split=slice_, **options))
+    if any(bound is not None and not bound.isdigit() for bound in (split.start, split.stop)):
+        raise UserError(
+            Problem(
+                f"{spec.path}: nobody knows how many records a stream has, so split: {spec.split} "
+                "can't be cut from it",
+                fix="count from the front, in records: train[:100000]; or set streaming: false",
+            )
+        )
+    dataset = _load(spec, lambda: load_dataset(path, split=split.name, streaming=True, **options))
+    first = int(split.start or 0)
+    dataset = dataset.skip(first) if first else dataset
+    return dataset if split.stop is None else dataset.take(max(int(split.stop) - first, 0))
 
 
 def _unread_note(
@@ -193,12 +225,13 @@ def _source(
 ) -> RecordSource:
     def chunks(size: int) -> Iterator[Chunk]:
         row = first_row
-        for columns in dataset.iter(batch_size=size):
+        batches = dataset.iter(batch_size=size)
+        while (columns := _load(spec, lambda: next(batches, None))) is not None:
             chunk = _Chunk(spec.path, file, row, columns)
             yield chunk
             row += len(chunk)
 
-    return RecordSource(chunks, notes, len(dataset))
+    return RecordSource(chunks, notes, len(dataset) if hasattr(dataset, "__len__") else None)
 
 
 def _load(spec: DatasetSpec, load: Callable[[], Any]) -> Any:

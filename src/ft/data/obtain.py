@@ -162,18 +162,23 @@ class Obtaining:
         finally:
             if folder is not None:
                 builder.close()
-        return Obtained(
-            store,
-            tuple(intake.report for intake in intakes),
-            tuple(intake.layout for intake in intakes),
-        )
+        return obtained(store, intakes)
 
     def _intakes(
         self, specs: Sequence[DatasetSpec], is_heldout: bool, builder: TokenStoreBuilder
     ) -> list[Intake]:
         if not specs:
             return []
-        options = IntakeOptions(
+        options = self.intake_options()
+        intakes = [Intake(each, self.base_dir, options, is_heldout=is_heldout) for each in specs]
+        if not is_heldout:
+            note_unwritten_ends(intakes, self.layout.eot_tokens)
+        take_in(intakes, options, builder)
+        return intakes
+
+    def intake_options(self) -> IntakeOptions:
+        """What each data set is taken in by; loads the tokenizer."""
+        return IntakeOptions(
             self.load_tokenizer(),
             self.layout,
             self.excess,
@@ -181,24 +186,29 @@ class Obtaining:
             self.on_progress,
             self.allow_code,
         )
-        intakes = [Intake(each, self.base_dir, options, is_heldout=is_heldout) for each in specs]
-        if not is_heldout:
-            _note_unwritten_ends(intakes, self.layout.eot_tokens)
-        take_in(intakes, options, builder)
-        return intakes
 
     def _tell_waiting(self) -> None:
         if self.on_progress is not None:
             self.on_progress("waiting for another run that tokenizes the same data", 0, None)
 
 
-def _note_unwritten_ends(intakes: Sequence[Intake], eot_tokens: Sequence[str]) -> None:
+def note_unwritten_ends(intakes: Sequence[Intake], eot_tokens: Sequence[str]) -> None:
+    """Notes the end tokens of which nothing comes, with the first conversations."""
     unwritten = unwritten_ends([intake.strategy for intake in intakes], eot_tokens)
     if unwritten:
         names = ", ".join(map(repr, unwritten))
         note = f"eot_tokens: no chat template here writes {names}, so nothing comes of it"
         chat = next(each for each in intakes if isinstance(each.strategy, ChatLayout))
         chat.report.notes.append(note)
+
+
+def obtained(store: TokenStore, intakes: Sequence[Intake]) -> Obtained:
+    """Rows with the accounts of those that took them in."""
+    return Obtained(
+        store,
+        tuple(intake.report for intake in intakes),
+        tuple(intake.layout for intake in intakes),
+    )
 
 
 def _account(made: Obtained, names: list[list[str]]) -> dict[str, Any]:

@@ -15,16 +15,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ft.data.feed import StoredFeed
 from ft.data.intake import Progress
 from ft.data.layout import StrategyOptions
 from ft.data.obtain import Obtained, Obtaining, TokenCache
 from ft.data.prompt import PromptLayout
 from ft.data.report import TOO_LONG, DataReport, DatasetReport, DropTally, count, count_drops
+from ft.data.steps import plan_steps
 from ft.data.strategy import AllowCode, build_strategy
 from ft.data.template_check import lacks_ends, untrained_end
 from ft.data.tokenized import TokenizedSet, TokenStore
 from ft.runtime.errors import Problem, UserError
-from ft.spec.runspec import DataSpec
+from ft.spec.runspec import DataSpec, TrainingSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -53,6 +55,27 @@ class PreparedData:
     report: DataReport
     entries: tuple[Path, ...] = ()
     in_order: tuple[TokenizedSet, ...] = ()
+
+    @property
+    def samples(self) -> TokenizedSet:
+        """What is trained on."""
+        return self.train
+
+    @property
+    def num_train_records(self) -> int:
+        """Rows to train on."""
+        return len(self.train)
+
+    def fingerprint(self) -> str:
+        """sha256: data of equal fingerprints train alike."""
+        return self.train.fingerprint()
+
+    def feed(self, training: TrainingSpec, *, sequence_len: int, num_processes: int) -> StoredFeed:
+        """The rows of each step, as the spec groups and orders them."""
+        plan = plan_steps(
+            self.train.lengths, training, sequence_len=sequence_len, num_processes=num_processes
+        )
+        return StoredFeed(self.train, plan)
 
 
 @dataclass(frozen=True)
@@ -93,7 +116,27 @@ def prepare_data(  # noqa: PLR0913 - an argument for each thing that a caller br
         MachineError: No space for the cache, or a worker died.
     """
     _check_heldout(spec)
-    obtaining = Obtaining(
+    obtaining = obtaining_of(
+        spec, tokenizer, base_dir, on_progress=on_progress, allow_code=allow_code, cache=cache
+    )
+    merged = obtaining.obtain(spec.datasets, is_heldout=False)
+    tests = obtaining.obtain(spec.test_datasets, is_heldout=True)
+    if is_strict:
+        refuse_poor((*merged.reports, *tests.reports), spec, obtaining)
+    return split_up(merged, tests, spec, seed=seed if spec.shuffle_merged_datasets else None)
+
+
+def obtaining_of(
+    spec: DataSpec,
+    tokenizer: PreTrainedTokenizerBase | LazyTokenizer,
+    base_dir: Path,
+    *,
+    on_progress: Progress | None,
+    allow_code: AllowCode | None,
+    cache: TokenCache | None,
+) -> Obtaining:
+    """The way to the tokens of a run's data sets; arguments as of `prepare_data`."""
+    return Obtaining(
         tokenizer.load if isinstance(tokenizer, LazyTokenizer) else lambda: tokenizer,
         base_dir,
         StrategyOptions.of(spec),
@@ -103,14 +146,26 @@ def prepare_data(  # noqa: PLR0913 - an argument for each thing that a caller br
         allow_code,
         cache,
     )
-    merged = obtaining.obtain(spec.datasets, is_heldout=False)
-    tests = obtaining.obtain(spec.test_datasets, is_heldout=True)
+
+
+def split_up(
+    merged: Obtained, tests: Obtained, spec: DataSpec, *, seed: int | None
+) -> PreparedData:
+    """What is trained on and what is held out of the tokens that were obtained.
+
+    Args:
+        merged: Of `datasets:`.
+        tests: Of `test_datasets:`.
+        spec: The run's data section.
+        seed: Of the shuffle; None = source order.
+
+    Raises:
+        UserError: as `prepare_data`.
+    """
     reports = (*merged.reports, *tests.reports)
-    if is_strict and (problems := _problems(reports, spec, obtaining)):
-        raise UserError(*problems)
-    usable = _usable_rows(merged.store, seed if spec.shuffle_merged_datasets else None)
+    usable = usable_rows(merged.store, seed)
     if spec.test_datasets:
-        train, heldout = usable, _usable_rows(tests.store, None)
+        train, heldout = usable, usable_rows(tests.store, None)
     else:
         num_train = max(len(usable) - heldout_size(len(usable), spec.val_set_size), 0)
         train, heldout = usable[:num_train], usable[num_train:]
@@ -121,21 +176,30 @@ def prepare_data(  # noqa: PLR0913 - an argument for each thing that a caller br
         _each_once(merged.layouts),
         _report(merged, tests, len(train), len(heldout)),
         tuple(each.entry for each in (merged, tests) if each.entry is not None),
-        tuple(_usable_rows(each.store, None) for each in (merged, tests)),
+        tuple(usable_rows(each.store, None) for each in (merged, tests)),
     )
 
 
-def _problems(
-    reports: Sequence[DatasetReport], spec: DataSpec, obtaining: Obtaining
-) -> list[Problem]:
-    """Why this data is better not trained on."""
+def refuse_poor(reports: Sequence[DatasetReport], spec: DataSpec, obtaining: Obtaining) -> None:
+    """Refuses data that is better not trained on.
+
+    Args:
+        reports: The account of each data set, those of `test_datasets:` last.
+        spec: The run's data section.
+        obtaining: Has the tokenizer, which is loaded only if it is needed.
+
+    Raises:
+        UserError: More records than `max_drop` allows can't be used, or a chat template leaves the
+            ends of turns untrained, and nobody asked for that.
+    """
     found = [drops_problem(reports, spec.max_drop)]
     for entry, report in zip((*spec.datasets, *spec.test_datasets), reports, strict=True):
         if not spec.eot_tokens and lacks_ends(entry, report):
             tokenizer = obtaining.load_tokenizer()  # only now: it may not have been needed yet
             layout = build_strategy(entry, None, tokenizer, obtaining.layout)
             found.append(untrained_end(entry, report, layout, spec.eot_tokens))
-    return [problem for problem in found if problem is not None]
+    if problems := [problem for problem in found if problem is not None]:
+        raise UserError(*problems)
 
 
 def _report(merged: Obtained, tests: Obtained, num_train: int, num_heldout: int) -> DataReport:
@@ -166,7 +230,7 @@ def heldout_size(num_rows: int, val_set_size: float) -> int:
     return int(val_set_size) if val_set_size > 1 else math.ceil(val_set_size * num_rows)
 
 
-def _usable_rows(store: TokenStore, seed: int | None) -> TokenizedSet:
+def usable_rows(store: TokenStore, seed: int | None) -> TokenizedSet:
     """The rows that hold tokens; the others have a place in the shuffle, as axolotl's do."""
     order = shuffled_order(len(store), seed)
     return TokenizedSet(store, order[store.lengths[order] > 0])
@@ -210,6 +274,12 @@ def drops_problem(reports: Sequence[DatasetReport], max_drop: float) -> Problem 
         f"max_drop allows {max_drop:.1%}",
         fix="\n".join([*lines, *_remedies(drops, reports, share)]),
     )
+
+
+def check_drops(reports: Sequence[DatasetReport], max_drop: float) -> None:
+    """Refuses data of which too much is lost; see `drops_problem`."""
+    if problem := drops_problem(reports, max_drop):
+        raise UserError(problem)
 
 
 def _render_tally(reason: str, tally: DropTally) -> list[str]:
@@ -256,4 +326,10 @@ def _check_sizes(
             f"{count(num_usable, 'row')} that can be used: none are left to train on"
         )
         raise UserError(Problem(what, fix=f"lower val_set_size: {_VAL_SET_SIZE}"))
-    raise UserError(Problem("no records to train on", fix="\n".join(account)))
+    raise UserError(nothing_to_train_on(reports))
+
+
+def nothing_to_train_on(reports: Sequence[DatasetReport]) -> Problem:
+    """What to say of data of which nothing is left."""
+    account = [line for report in reports for line in report.render()]
+    return Problem("no records to train on", fix="\n".join(account))

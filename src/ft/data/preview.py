@@ -1,7 +1,7 @@
 """What the model will see, worked out without it: `ft preview`.
 
     records --SourceReader--> a few of them, as text          the way in, nothing left out
-    records --prepare_data--> rows, what was lost, and why    just what `ft train` trains on
+    records --prepare-------> rows, what was lost, and why    just what `ft train` trains on
                               `-> lengths, duplicates, packs, steps
 
 No torch, no weights: a tokenizer is all it takes.
@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING
 
 from ft.data.account import Account, read_accounts
 from ft.data.excerpt import Span, Token, spans_of, tokens_of
+from ft.data.feed import TrainingData
 from ft.data.intake import Progress, type_name
-from ft.data.layout import StrategyOptions
 from ft.data.obtain import TokenCache
 from ft.data.packing import pack
-from ft.data.prepare import PreparedData, prepare_data
 from ft.data.records import Origin
-from ft.data.source_rows import SourceReader, SourceRows
+from ft.data.source_rows import SourceRows, source_readers
 from ft.data.steps import plan_steps
+from ft.data.stream import prepare_training_data
 from ft.data.template_check import foreign_templates
 from ft.runtime.errors import Problem, UserError
 from ft.spec.runspec import DataSpec, TrainingSpec
@@ -100,7 +100,7 @@ class StepsPreview:
         num_rows: To train on.
         num_heldout: Held out.
         rows_per_step: Rows, or packs, in an optimizer step.
-        steps_per_epoch: Optimizer steps.
+        steps_per_epoch: Optimizer steps; None for a stream, of which only the head was read.
         num_steps: Of the whole run.
         num_packs: Packs that the rows go into, if they are packed.
         packing_efficiency: Share of the packs' room that holds tokens.
@@ -110,7 +110,7 @@ class StepsPreview:
     num_rows: int
     num_heldout: int
     rows_per_step: int
-    steps_per_epoch: int
+    steps_per_epoch: int | None
     num_steps: int
     num_packs: int
     packing_efficiency: float
@@ -146,7 +146,7 @@ def preview_data(
     on_progress: Progress | None = None,
     cache: TokenCache | None = None,
 ) -> DataPreview:
-    """Reads all of a run's data and says what it comes to.
+    """Reads all of a run's data (of a stream its head) and says what it comes to.
 
     Args:
         data: The run's data section.
@@ -161,13 +161,11 @@ def preview_data(
         UserError: A data set or a layout is not there. What is wrong with the records themselves
             is in `problems`.
     """
-    options = StrategyOptions.of(data)
-    entries = (*data.datasets, *data.test_datasets)
-    readers = [SourceReader(entry, base_dir, tokenizer, options) for entry in entries]
+    readers = list(source_readers(data, base_dir, tokenizer))
     heads = [list(islice(reader.read(num_records), num_records)) for reader in readers]
 
-    def prepare(spec: DataSpec, *, is_strict: bool) -> PreparedData:
-        return prepare_data(
+    def prepare(spec: DataSpec, *, is_strict: bool) -> TrainingData:
+        return prepare_training_data(
             spec, tokenizer=tokenizer, seed=training.seed, base_dir=base_dir,
             on_progress=on_progress, cache=cache, is_strict=is_strict,
         )  # fmt: skip
@@ -196,8 +194,8 @@ def _sets(
 
 
 def _prepare(
-    data: DataSpec, prepare: Callable[..., PreparedData]
-) -> tuple[PreparedData | None, Sequence[Problem]]:
+    data: DataSpec, prepare: Callable[..., TrainingData]
+) -> tuple[TrainingData | None, Sequence[Problem]]:
     """The rows as a run would have them, and why a run would refuse them.
 
     Data that a run refuses is prepared once more without its limits, so that there is something to
@@ -231,15 +229,15 @@ def _show(record: SourceRows, tokenizer: PreTrainedTokenizerBase) -> RecordPrevi
     return RecordPreview(record.origin, rows, record.error)
 
 
-def _steps(prepared: PreparedData, data: DataSpec, training: TrainingSpec) -> StepsPreview:
-    lengths = prepared.train.lengths
+def _steps(prepared: TrainingData, data: DataSpec, training: TrainingSpec) -> StepsPreview:
+    lengths = prepared.samples.lengths
     plan = plan_steps(lengths, training, sequence_len=data.sequence_len)
     packing = plan.packing or pack(lengths, data.sequence_len)
     return StepsPreview(
-        num_rows=len(prepared.train),
+        num_rows=len(prepared.samples),
         num_heldout=len(prepared.heldout or ()),
         rows_per_step=plan.rows_per_step,
-        steps_per_epoch=plan.steps_per_epoch,
+        steps_per_epoch=None if data.streaming else plan.steps_per_epoch,
         num_steps=training.max_steps or math.ceil(training.num_epochs * plan.steps_per_epoch),
         num_packs=packing.num_packs,
         packing_efficiency=packing.efficiency,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -103,6 +103,14 @@ class RecordSource:
     def __iter__(self) -> Iterator[RawRecord]:
         for chunk in self.chunks(READ_AHEAD):
             yield from chunk.records()
+
+    def head(self) -> RecordSource:
+        """The first `READ_AHEAD` of the records."""
+        return replace(self, chunks=self._first_chunks, num_records=None)
+
+    def _first_chunks(self, size: int) -> Iterator[Chunk]:
+        size = min(size, READ_AHEAD)
+        return islice(self.chunks(size), READ_AHEAD // size)
 
 
 @dataclass(frozen=True)

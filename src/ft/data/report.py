@@ -190,6 +190,7 @@ class DataReport:
         num_heldout: Rows held out.
         is_from_cache: The tokens were there already; the account is that of their making.
         notes: What the user should know of the cache.
+        is_head: It is a stream, of which the first records were read.
     """
 
     datasets: tuple[DatasetReport, ...]
@@ -197,6 +198,7 @@ class DataReport:
     num_heldout: int
     is_from_cache: bool = False
     notes: tuple[str, ...] = ()
+    is_head: bool = False
 
     def render(self) -> list[str]:
         """Plain lines for the terminal."""
@@ -204,13 +206,16 @@ class DataReport:
         lines.extend(f"note: {note}" for note in self.notes)
         heldout = f", {self.num_heldout:,} held out" if self.num_heldout else ""
         source = " (tokens from the cache)" if self.is_from_cache else ""
-        return [*lines, f"{count(self.num_train, 'row')} to train on{heldout}{source}"]
+        rows = count(self.num_train, "row")
+        to_train_on = f"a stream: {rows} in its head" if self.is_head else f"{rows} to train on"
+        return [*lines, f"{to_train_on}{heldout}{source}"]
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain data, origins written as `file:line`."""
         return {
             "num_train": self.num_train,
             "num_heldout": self.num_heldout,
+            "is_head": self.is_head,
             "is_from_cache": self.is_from_cache,
             "datasets": [_plain(dataset) for dataset in self.datasets],
         }

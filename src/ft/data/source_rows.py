@@ -52,15 +52,25 @@ class SourceReader:
         base_dir: Path,
         tokenizer: PreTrainedTokenizerBase,
         options: StrategyOptions,
+        *,
+        streams: bool = False,
     ) -> None:
         """Finds the data set and its strategy.
+
+        Args:
+            entry: The entry of `datasets:`.
+            base_dir: The YAML's folder.
+            tokenizer: The model's tokenizer.
+            options: The keys beside `datasets:`.
+            streams: It is a stream: its first records are read, and no more.
 
         Raises:
             UserError: One of them is not there.
         """
         self.entry = entry
         self.strategy: Strategy = resolve_strategy(entry, base_dir, tokenizer, options).strategy
-        self._records: RecordSource = read_records(entry, base_dir)
+        records = read_records(entry, base_dir, streams=streams)
+        self._records: RecordSource = records.head() if streams else records
         self._tokenizer = tokenizer
 
     def read(self, batch: int = _BATCH) -> Iterator[SourceRows]:
@@ -94,6 +104,21 @@ class SourceReader:
             return str(error)
 
 
+def source_readers(
+    spec: DataSpec, base_dir: Path, tokenizer: PreTrainedTokenizerBase
+) -> Iterator[SourceReader]:
+    """One a data set, `test_datasets` last.
+
+    Raises:
+        UserError: A data set or a layout is not there.
+    """
+    options = StrategyOptions.of(spec)
+    for entry in spec.datasets:
+        yield SourceReader(entry, base_dir, tokenizer, options, streams=spec.streaming)
+    for entry in spec.test_datasets:
+        yield SourceReader(entry, base_dir, tokenizer, options)
+
+
 def dump_lines(
     spec: DataSpec, *, base_dir: Path, tokenizer: PreTrainedTokenizerBase
 ) -> Iterator[str]:
@@ -101,15 +126,15 @@ def dump_lines(
 
     `{"dataset", "row", "input_ids", "labels"}`, and `"part"` where a record is cut into several
     rows; `{"dataset", "row", "error"}` for a record that can't be laid out. `dataset` is the path
-    as the YAML gives it, `row` the record's place in the data set, from 0.
+    as the YAML gives it, `row` the record's place in the data set, from 0. Of a stream, its first
+    records alone.
 
     Raises:
         UserError: A data set or a layout is not there.
     """
-    options = StrategyOptions.of(spec)
-    for entry in (*spec.datasets, *spec.test_datasets):
-        for record in SourceReader(entry, base_dir, tokenizer, options).read():
-            for line in _lines_of(record, entry.path):
+    for reader in source_readers(spec, base_dir, tokenizer):
+        for record in reader.read():
+            for line in _lines_of(record, reader.entry.path):
                 yield json.dumps(line, ensure_ascii=False) + "\n"
 
 

@@ -31,12 +31,13 @@ from ft.runtime.errors import Problem, UserError
 from ft.spec.runspec import DatasetSpec
 
 
-def read_records(spec: DatasetSpec, base_dir: Path) -> RecordSource:
+def read_records(spec: DatasetSpec, base_dir: Path, *, streams: bool = False) -> RecordSource:
     """The records of a data set, broken ones among them.
 
     Args:
         spec: The entry of `datasets:`.
         base_dir: The YAML's folder, where a path is looked up that the working directory lacks.
+        streams: Read them as they come: nothing is downloaded ahead, converted or kept.
 
     Raises:
         UserError: There is no such file, folder, split or hub data set, or it can't be read.
@@ -48,8 +49,10 @@ def read_records(spec: DatasetSpec, base_dir: Path) -> RecordSource:
             _is_plain_json(file, spec.ds_type) for files_of in files.values() for file in files_of
         ):
             return json_files.read(spec, files)
-        return libraries.read_files(spec, files)
-    return libraries.read_hub(spec) if path is None else libraries.read_folder(spec, path)
+        return libraries.read_files(spec, files, streams=streams)
+    if path is None:
+        return libraries.read_hub(spec, streams=streams)
+    return libraries.read_folder(spec, path, streams=streams)
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,29 @@ def identify_source(spec: DatasetSpec, base_dir: Path) -> SourceIdentity:
     inside = sorted(file for file in path.rglob("*") if file.is_file())
     parts = [(str(file.relative_to(path)), _digest(file)) for file in inside]
     return SourceIdentity(_digest_of(parts), (spec.path, str(path)))
+
+
+def identify_stream(spec: DatasetSpec, base_dir: Path) -> str:
+    """What tells a data set's content without reading it all.
+
+    Sizes and times of the files; the commit of a hub data set.
+
+    Raises:
+        UserError: There is no such file, folder, split or hub data set.
+    """
+    path = find_local(spec.path, base_dir)
+    files = _local_files(spec, path, base_dir)
+    if files is not None:
+        return repr([_stamp(file) for file in files[choose_split(spec, files).name]])
+    if path is None:
+        return libraries.hub_commits(spec)
+    inside = sorted(file for file in path.rglob("*") if file.is_file())
+    return repr([(str(file.relative_to(path)), _stamp(file)) for file in inside])
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def _digest(file: Path) -> str:

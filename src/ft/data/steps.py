@@ -3,6 +3,7 @@
     records  -- a way of grouping -->  rows of an epoch, in order  -- StepPlan -->  rows of a step
 
     Shuffled          a row is a record; any order
+    InOrder           a row is a record; as they were read
     GroupedByLength   a row is a record; those of a step have similar lengths
     Packed            a row is a pack: several records in the room of ``sequence_len`` tokens
 
@@ -73,6 +74,17 @@ class Shuffled:
     def epoch(self, epoch: int) -> EpochRows:
         """A permutation of the records."""
         return _by_themselves(_generator(self.seed, epoch).permutation(self.num_rows))
+
+
+@dataclass(frozen=True)
+class InOrder:
+    """Every record by itself, as they come."""
+
+    num_rows: int
+
+    def epoch(self, epoch: int) -> EpochRows:
+        """The records from first to last."""
+        return _by_themselves(np.arange(self.num_rows))
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,14 +216,27 @@ def plan_steps(
         "gradient_accumulation_steps": training.gradient_accumulation_steps,
         "num_processes": num_processes,
     }
-    grouping: Grouping
-    if training.sample_packing:
-        grouping = Packed(pack(tokens, sequence_len), training.seed)
-    elif training.group_by_length:
-        grouping = GroupedByLength(tokens, math.prod(sizes.values()), training.seed)
-    else:
-        grouping = Shuffled(len(tokens), training.seed)
+    rows_per_step = math.prod(sizes.values())
+    grouping = group(tokens, training, sequence_len=sequence_len, rows_per_step=rows_per_step)
     return StepPlan(grouping, tokens, **sizes)
+
+
+def group(
+    lengths: LongArray, training: TrainingSpec, *, sequence_len: int, rows_per_step: int
+) -> Grouping:
+    """The way to make rows of records that a run's spec asks for.
+
+    Args:
+        lengths: Tokens of each record.
+        training: The seed, and how records are grouped.
+        sequence_len: Room of a pack, in tokens.
+        rows_per_step: Rows in an optimizer step, over all processes.
+    """
+    if training.sample_packing:
+        return Packed(pack(lengths, sequence_len), training.seed)
+    if training.group_by_length:
+        return GroupedByLength(lengths, rows_per_step, training.seed)
+    return Shuffled(len(lengths), training.seed)
 
 
 def _generator(seed: int, epoch: int) -> np.random.Generator:

@@ -63,7 +63,7 @@ def tokenize_jobs(
         UserError: A record is too long, and `excess_length_strategy` is raise.
         MachineError: A worker died.
     """
-    num_workers = num_workers or min(_num_cores(), MAX_WORKERS)
+    num_workers = num_workers or default_workers()
     jobs = iter(jobs)
     first = _first_jobs(jobs) if num_workers > 1 else []
     if sum(len(chunk) for _, chunk in first) < SMALL:
@@ -73,8 +73,10 @@ def tokenize_jobs(
     yield from _in_workers(chain(first, jobs), recipes, tokenizer, num_workers)
 
 
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+def default_workers() -> int:
+    """As many as there are cores, up to `MAX_WORKERS`."""
+    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    return min(num_cores, MAX_WORKERS)
 
 
 def _first_jobs(jobs: Iterator[Job]) -> list[Job]:

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ft.data import TokenizedSet, prepare_data
+from ft.data import TokenizedSet
 from ft.data.batches import Padded
+from ft.data.stream import prepare_training_data
 from ft.data.tokenize import split_response
 from ft.evaluate.answer import Answerer, answerer_of
 from ft.evaluate.generate import Sampling
@@ -102,7 +103,7 @@ def _held_out_records(run: TrainedRun, *, trusts_code: bool, on_event: OnEvent) 
         raise UserError(
             Problem("is a merged model; its run knows the held-out records", str(run.folder))
         )
-    data = prepare_data(
+    data = prepare_training_data(
         run.spec.data.model_copy(update={"train_on_inputs": False}),
         tokenizer=load_saved_tokenizer(run.folder).tokenizer,
         seed=run.spec.training.seed,
@@ -121,7 +122,7 @@ def _held_out_records(run: TrainedRun, *, trusts_code: bool, on_event: OnEvent) 
             )
         )
     before = RunDirectory(run.folder).read_run()["data"]["fingerprint"]
-    if not run.spec.data.train_on_inputs and data.train.fingerprint() != before:
+    if not run.spec.data.train_on_inputs and data.fingerprint() != before:
         raise UserError(
             Problem(
                 "the data changed since this run: held-out records may have been trained on",

@@ -52,6 +52,8 @@ class TrainerState:
     num_evaluations_without_gain: int = 0
     is_stopped_early: bool = False
     train_time_s: float = 0.0
+    feed_position: dict[str, Any] | None = None
+    """Where the data stands, if the step number does not tell."""
 
 
 @dataclass(frozen=True)

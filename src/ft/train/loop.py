@@ -9,7 +9,8 @@
         leave, after a checkpoint, if a signal came
 
 Everything random follows from counters: order from (seed, epoch), dropout from (seed, step,
-micro-batch, process). So a resumed run needs weights, optimizer and step number, and no more.
+micro-batch, process). So a resumed run needs weights, optimizer and step number, and no more; a
+stream adds the counters of its place.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,8 +30,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ft.data.batches import Batch, TokenRow, join, record_lengths
+from ft.data.feed import Feed, FeedRow
 from ft.data.segments import IGNORE_INDEX
-from ft.data.steps import Row, StepPlan
 from ft.evaluate.objective import Objective, held_out_loss
 from ft.runtime import EventLog, Interrupted, Problem, TrainingError
 from ft.train.cadence import Cadence
@@ -94,9 +95,8 @@ class TrainingLoop:
         optimizer: Optimizer,
         schedule: LRScheduler,
         objective: Objective,
-        train_rows: Sequence[TokenRow],
+        feed: Feed,
         heldout_rows: Sequence[TokenRow] | None,
-        plan: StepPlan,
         settings: LoopSettings,
         checkpoints: CheckpointFolder,
         events: EventLog,
@@ -108,9 +108,8 @@ class TrainingLoop:
         self.optimizer = optimizer
         self.schedule = schedule
         self.objective = objective
-        self.train_rows = train_rows
+        self.feed = feed
         self.heldout_rows = heldout_rows
-        self.plan = plan
         self.settings = settings
         self.checkpoints = checkpoints
         self.events = events
@@ -127,6 +126,8 @@ class TrainingLoop:
         if self.accelerator.scaler is not None and checkpoint.scaler is not None:
             self.accelerator.scaler.load_state_dict(checkpoint.scaler)
         self.state = replace(checkpoint.state)
+        if self.state.feed_position is not None:
+            self.feed.go_to(self.state.feed_position)
         best_step = self.state.best_step
         if self.settings.keeps_best and best_step and not self.checkpoints.is_whole(best_step):
             self.state.best_loss = self.state.best_step = None  # it was not kept: look for another
@@ -142,7 +143,7 @@ class TrainingLoop:
         """
         state, settings = self.state, self.settings
         self.model.train()
-        with StopRequest() as stop:
+        with StopRequest() as stop, closing(self.feed):
             if state.step == 0 and self.heldout_rows is not None:
                 self._evaluate()
             while state.step < settings.num_steps and not state.is_stopped_early:
@@ -163,9 +164,9 @@ class TrainingLoop:
     def _step(self) -> StepResult:
         started = time.perf_counter()
         step = self.state.step
-        rows = self.plan.rows_of(step)
+        rows = self.feed.rows_of(step)
         records = [record for row in rows for record in row]
-        num_trained = sum(self.objective.weight(self.train_rows[i]) for i in records)
+        num_trained = sum(map(self.objective.weight, records))
         process_index = self.accelerator.process_index
         micro_batches = self._micro_batches(rows)
         loss_sum = torch.zeros((), device=self.accelerator.device)
@@ -180,7 +181,7 @@ class TrainingLoop:
         self._require_finite("gradient norm", grad_norm, records)
         learning_rate = float(self.schedule.get_last_lr()[0])
         was_skipped = self._update()
-        num_tokens = sum(map(self.plan.num_tokens, rows))
+        num_tokens = sum(map(_num_tokens, rows))
         elapsed_s = time.perf_counter() - started
         self.state.step += 1
         self.state.num_records_seen += len(records)
@@ -190,24 +191,24 @@ class TrainingLoop:
             loss, grad_norm, learning_rate, num_tokens, num_trained, elapsed_s, was_skipped
         )
 
-    def _micro_batches(self, rows: Sequence[Row]) -> list[list[Row]]:
-        """This process's forward passes of the step.
+    def _micro_batches(self, rows: Sequence[FeedRow]) -> list[list[FeedRow]]:
+        """This process's forward passes of the step; the rows are dealt out in turn.
 
         Every process makes the same number of passes, as collective operations need; one that has
         fewer makes empty ones.
         """
         cuts = []
-        for process_index in range(self.plan.num_processes):
-            share = self.plan.share_of(rows, process_index)
-            lengths = [self.plan.num_tokens(row) for row in share]
-            cut = self.objective.layout.cut(lengths, self.plan.micro_batch_size)
+        for process_index in range(self.feed.num_processes):
+            share = rows[process_index :: self.feed.num_processes]
+            lengths = [_num_tokens(row) for row in share]
+            cut = self.objective.layout.cut(lengths, self.feed.micro_batch_size)
             cuts.append([[share[position] for position in batch] for batch in cut])
         own = cuts[self.accelerator.process_index]
         return own + [[]] * (max(map(len, cuts)) - len(own))
 
-    def _batch(self, rows: Sequence[Row], filler: Row) -> Batch:
+    def _batch(self, rows: Sequence[FeedRow], filler: FeedRow) -> Batch:
         """The micro-batch; an empty one repeats a row with every target ignored."""
-        joined = [join([self.train_rows[i] for i in row]) for row in rows or [filler]]
+        joined = [join(row) for row in rows or [filler]]
         batch = self.objective.layout.batch(joined).to(self.accelerator.device)
         if not rows:
             batch = replace(batch, targets=torch.full_like(batch.targets, IGNORE_INDEX))
@@ -240,14 +241,14 @@ class TrainingLoop:
     def _total(self, value: torch.Tensor) -> float:
         return float(self.accelerator.reduce(value, reduction="sum"))
 
-    def _require_finite(self, name: str, value: float, records: Sequence[int]) -> None:
+    def _require_finite(self, name: str, value: float, records: Sequence[TokenRow]) -> None:
         """NaN must not reach the weights; an overflow that the fp16 scaler handles may pass."""
         if math.isfinite(value) or (
             name == "gradient norm" and self.accelerator.scaler is not None
         ):
             return
         step = self.state.step + 1
-        origins = [str(getattr(self.train_rows[i], "origin", i)) for i in records]
+        origins = [str(getattr(record, "origin", "?")) for record in records]
         self._tell("failed", step=step, what=f"{name} is {value}", records=origins)
         raise TrainingError(
             Problem(
@@ -261,7 +262,7 @@ class TrainingLoop:
     # -- at their cadence ---------------------------------------------------------------------
 
     def _is_due(self, cadence: Cadence) -> bool:
-        return cadence.is_due(self.state.step, self.plan.steps_per_epoch)
+        return cadence.is_due(self.state.step, self.feed.steps_per_epoch)
 
     def _report(self, result: StepResult) -> None:
         step = self.state.step
@@ -271,7 +272,7 @@ class TrainingLoop:
             "step",
             step=step,
             num_steps=self.settings.num_steps,
-            epoch=round(step / self.plan.steps_per_epoch, 4),
+            epoch=round(self.feed.epochs_after(step), 4),
             loss=result.loss,
             grad_norm=result.grad_norm,
             learning_rate=result.learning_rate,
@@ -325,6 +326,7 @@ class TrainingLoop:
             return
         started = time.perf_counter()
         self.accelerator.wait_for_everyone()
+        self.state.feed_position = self.feed.position()
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler
             self.checkpoints.save(
@@ -361,3 +363,7 @@ class TrainingLoop:
         """Once, whatever the number of processes."""
         if self.accelerator.is_main_process:
             self.on_event(self.events.append(event, **values))
+
+
+def _num_tokens(row: FeedRow) -> int:
+    return sum(len(record.input_ids) for record in row)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ft.data import PreparedData
+from ft.data.feed import TrainingData
 from ft.model import LoadedModel, apply_patches
 from ft.runtime import Problem, RunDirectory, UserError, describe_environment
 from ft.runtime.durable import STAGING_PREFIX, staged_folder, write_json
@@ -20,7 +20,7 @@ RUN_FORMAT = 1
 NUM_PROBES, PROBE_TOKENS = 8, 128
 
 
-def describe_run(claimed: ClaimedRun, data: PreparedData, model: LoadedModel) -> dict[str, Any]:
+def describe_run(claimed: ClaimedRun, data: TrainingData, model: LoadedModel) -> dict[str, Any]:
     """What run.json says of the run before its first step."""
     return {
         "format": RUN_FORMAT,
@@ -31,8 +31,8 @@ def describe_run(claimed: ClaimedRun, data: PreparedData, model: LoadedModel) ->
         "base_model": claimed.spec.model.base_model,
         "base_revision": model.base_revision,
         "data": {
-            "fingerprint": data.train.fingerprint(),
-            "num_train_records": len(data.train),
+            "fingerprint": data.fingerprint(),
+            "num_train_records": data.num_train_records,
             "num_heldout_records": len(data.heldout) if data.heldout is not None else 0,
         },
         "probe_input_ids": _probes(data),
@@ -43,13 +43,13 @@ def describe_run(claimed: ClaimedRun, data: PreparedData, model: LoadedModel) ->
     }
 
 
-def _probes(data: PreparedData) -> list[list[int]]:
+def _probes(data: TrainingData) -> list[list[int]]:
     """A few records' token ids, for `ft merge` to compare the models on without the data."""
-    rows = data.heldout if data.heldout is not None and len(data.heldout) else data.train
+    rows = data.heldout if data.heldout is not None and len(data.heldout) else data.samples
     return [rows[i].input_ids[:PROBE_TOKENS].tolist() for i in range(min(NUM_PROBES, len(rows)))]
 
 
-def begin_run(claimed: ClaimedRun, data: PreparedData, identity: dict[str, Any]) -> None:
+def begin_run(claimed: ClaimedRun, data: TrainingData, identity: dict[str, Any]) -> None:
     """Writes what the run is, over a former one if that is asked for.
 
     Raises:

@@ -17,10 +17,10 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from ft.data.batches import Flat, Layout, Padded, TokenRow, join, record_lengths
+from ft.data.feed import TrainingData
 from ft.data.obtain import token_cache
 from ft.data.packing import pack
-from ft.data.prepare import PreparedData, prepare_data
-from ft.data.steps import plan_steps
+from ft.data.stream import prepare_training_data
 from ft.data.tokenized import TokenizedSet
 from ft.evaluate.objective import SupervisedTuning, router_loss_scale
 from ft.model import (
@@ -123,13 +123,14 @@ def _train_in(claimed: ClaimedRun, teller: _Teller) -> dict[str, Any]:
     started = time.perf_counter()
     hardware = probe_hardware()
     tokenizer = load_tokenizer(spec.model)
-    data = prepare_data(
+    data = prepare_training_data(
         spec.data,
         tokenizer=tokenizer.tokenizer,
         seed=spec.training.seed,
         base_dir=claimed.config.parent,
         on_progress=teller.progress,
         cache=token_cache(spec.data.dataset_prepared_path, tokenizer_identity(spec.model)),
+        on_news=lambda lines: teller.tell("stream", summary=list(lines)),
     )
     for layout in data.layouts:
         if layout.source is not None:
@@ -193,7 +194,7 @@ def _load_model(
 def _assemble(
     run: RunDirectory,
     spec: RunSpec,
-    data: PreparedData,
+    data: TrainingData,
     model: LoadedModel,
     layout: Layout,
     events: EventLog,
@@ -205,18 +206,15 @@ def _assemble(
     accelerator = Accelerator(
         mixed_precision=model.precision.autocast, cpu=model.hardware.kind == "cpu"
     )
-    plan = plan_steps(
-        data.train.lengths,
-        training,
-        sequence_len=spec.data.sequence_len,
-        num_processes=accelerator.num_processes,
+    feed = data.feed(
+        training, sequence_len=spec.data.sequence_len, num_processes=accelerator.num_processes
     )
-    num_steps = training.max_steps or math.ceil(training.num_epochs * plan.steps_per_epoch)
+    steps_per_epoch = feed.steps_per_epoch
+    num_steps = training.max_steps or math.ceil(training.num_epochs * (steps_per_epoch or 0))
     parameters = [parameter for _, parameter in model.trainable_parameters()]
     optimizer = build_optimizer(training, parameters, accelerator.device)
     schedule = build_schedule(training, optimizer, num_steps)
     prepared_model, optimizer = accelerator.prepare(model.model, optimizer)
-    steps_per_epoch = plan.steps_per_epoch
     patience = spec.evaluation.early_stopping_patience
     return TrainingLoop(
         accelerator=accelerator,
@@ -225,9 +223,8 @@ def _assemble(
         optimizer=optimizer,
         schedule=schedule,
         objective=SupervisedTuning(layout, router_loss_scale(model.model.config)),
-        train_rows=data.train,
+        feed=feed,
         heldout_rows=_heldout_rows(data.heldout, spec),
-        plan=plan,
         settings=LoopSettings(
             num_steps=num_steps,
             seed=training.seed,
@@ -271,15 +268,10 @@ def _heldout_rows(heldout: TokenizedSet | None, spec: RunSpec) -> Sequence[Token
 
 
 def _plan_summary(loop: TrainingLoop, spec: RunSpec, hardware: Hardware) -> dict[str, Any]:
-    plan, settings = loop.plan, loop.settings
     return {
         "step": loop.state.step,
-        "num_steps": settings.num_steps,
-        "steps_per_epoch": plan.steps_per_epoch,
-        "rows_per_step": plan.rows_per_step,
-        "records_per_step": round(plan.num_records * plan.rows_per_step / plan.grouping.num_rows),
-        "packing": None if plan.packing is None else plan.packing.to_json(),
-        "num_train_records": plan.num_records,
+        "num_steps": loop.settings.num_steps,
+        **loop.feed.figures(),
         "num_heldout_records": sum(len(record_lengths(row)) for row in loop.heldout_rows or ()),
         "optimizer": spec.training.optimizer,
         "lr_scheduler": spec.training.lr_scheduler,

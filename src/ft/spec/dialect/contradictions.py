@@ -207,6 +207,31 @@ CONTRADICTIONS = (
         lambda v: v.get("test_datasets") and v.get("val_set_size"),
     ),
     Contradiction(
+        ("streaming", "max_steps"),
+        "nobody knows how long a stream is, so streaming needs max_steps",
+        "set max_steps: the number of optimizer steps to train",
+        lambda v: v.get("streaming") is True and not v.get("max_steps"),
+    ),
+    Contradiction(
+        ("val_set_size", "streaming"),
+        "a stream can't be split, so val_set_size holds nothing out of it",
+        "name held-out records in test_datasets, and set val_set_size: 0",
+        lambda v: v.get("streaming") is True and v.get("val_set_size"),
+    ),
+    Contradiction(
+        ("saves_per_epoch", "evals_per_epoch", "save_strategy", "eval_strategy", "streaming"),
+        "nobody knows where an epoch of a stream ends, to save or to evaluate by it",
+        "set save_steps and eval_steps: steps, or a share of the run (0.1)",
+        lambda v: (
+            v.get("streaming") is True
+            and (
+                "saves_per_epoch" in v
+                or "evals_per_epoch" in v
+                or "epoch" in (v.get("save_strategy"), v.get("eval_strategy"))
+            )
+        ),
+    ),
+    Contradiction(
         ("datasets",),
         "a data set's `type:` names prompt, chosen, rejected or completion: preference records, "
         "which supervised tuning does not read",

@@ -24,8 +24,6 @@ NO_EFFECT: dict[str, str] = {
     "sample_packing_sequentially": "packs are always best-fit; their order is drawn from the seed",
     "sample_packing_eff_est": "packs are counted, not estimated",
     "sample_packing_mp_start_method": "packing takes a moment, and no processes of its own",
-    "pretrain_multipack_buffer_size": "all records are packed together, however many there are",
-    "streaming_multipack_buffer_size": "all records are packed together, however many there are",
     "pretrain_multipack_attn": "records of a pack never see each other",
     "pretraining_sample_concatenation": "records of a pack never see each other",
     "total_num_tokens": "tokens are counted, not estimated",

@@ -66,7 +66,6 @@ NOT_SUPPORTED: dict[str, str] = {
     "s2_attention": "use attn_implementation: auto",
     "dataset_exact_deduplication": _LATER,
     "curriculum_sampling": _LATER,
-    "streaming": _LATER,
     "eta_min": "set cosine_min_lr_ratio: eta_min / learning_rate (axolotl reads no eta_min)",
     "fp8": _LATER,
     "fp8_config": _LATER,

@@ -46,6 +46,7 @@ RENAMED: dict[str, Rename] = {
     "batch_size": Rename("gradient_accumulation_steps", convert_in=_passes_of_a_step),
     "evaluation_strategy": Rename("eval_strategy"),
     "model_revision": Rename("revision_of_model"),
+    "pretrain_multipack_buffer_size": Rename("streaming_multipack_buffer_size"),
     "model_config": Rename("overrides_of_model_config"),
     "pretraining_dataset": Rename("datasets"),  # read before the others: pretraining.py
 }

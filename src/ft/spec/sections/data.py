@@ -169,7 +169,19 @@ class DataSpec(Section):
     dataset_num_proc: Count | None = Field(
         None, description="Processes that tokenize; default one a core, where there is much to do."
     )
-    shuffle_merged_datasets: bool = Field(True, description="Shuffle once, before the split.")
+    shuffle_merged_datasets: bool = Field(
+        True, description="Shuffle once, before the split; a stream window by window."
+    )
+    streaming: bool = Field(
+        False,
+        description="Read the records of `datasets` as they come, and keep none: for sets larger "
+        "than the disk. Needs max_steps.",
+    )
+    streaming_multipack_buffer_size: Count = Field(
+        10_000,
+        description="streaming: records in a window, which are shuffled, grouped and packed "
+        "together. Memory holds their tokens.",
+    )
     chat_template: ChatTemplateName = Field(
         "tokenizer_default",
         description="tokenizer_default, the name of a template, jinja with chat_template_jinja, "
