@@ -25,6 +25,9 @@ from ft.spec.runspec import DatasetSpec, RunSpec, flat_keys, sections_of_keys
 from ft.spec.secrets import find_secrets, hide_secrets
 from ft.spec.type_errors import errors_by_key, fix_of_value, mismatch
 
+MAX_PROBLEMS = 50
+"""So many are told of one file."""
+
 _Tables = tuple[dict[str, dialect.Rename], dict[str, str], dict[str, str]]
 """Old names, keys without effect, unsupported keys."""
 
@@ -59,7 +62,7 @@ def load_spec(path: Path, arguments: Sequence[str] = ()) -> LoadedSpec:
     try:
         reading, spec = _read(path, arguments)
     except UserError as error:
-        raise UserError(*map(hide_secrets, error.problems)) from None
+        raise UserError(*_first(tuple(map(hide_secrets, error.problems)))) from None
     notices = [*reading.notices]
     if spec.training.lr_scheduler == "constant" and _warmup_asked(spec):
         notices.append(
@@ -68,6 +71,14 @@ def load_spec(path: Path, arguments: Sequence[str] = ()) -> LoadedSpec:
     for why, keys in reading.without_effect.items():
         notices.append(f"no effect here: {', '.join(keys)} ({why})")
     return LoadedSpec(spec, path, tuple(notices), reading.document, reading.options)
+
+
+def _first(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
+    """So many as can be read."""
+    if len(problems) <= MAX_PROBLEMS:
+        return problems
+    rest = Problem(f"and {len(problems) - MAX_PROBLEMS:,} more", problems[-1].where.split(":")[0])
+    return (*problems[:MAX_PROBLEMS], rest)
 
 
 def _read(path: Path, arguments: Sequence[str]) -> tuple[_Reading, RunSpec]:
@@ -249,7 +260,8 @@ class _Reading:
 
     def _unknown(self, key_path: KeyPath, candidates: Sequence[str]) -> None:
         key = str(key_path[-1])
-        guess = nearest(key, candidates)
+        is_told = len(self.problems) < MAX_PROBLEMS
+        guess = nearest(key, candidates) if is_told else None
         self.meant.add((*key_path[:-1], guess or ""))
         self.problem(
             key_path, f"unknown key {key!r}", f"did you mean {guess}?" if guess else "remove it"
