@@ -107,7 +107,7 @@ def find_local(name: str, base_dir: Path) -> Path | None:
     candidates = [given] if given.is_absolute() else [given, base_dir / given]
     for candidate in candidates:
         if candidate.exists():
-            return candidate
+            return _plain_file_or_folder(candidate)
     looks_local = name.startswith(("./", "../", "/", "~")) or file_format(given) is not None
     if not looks_local:
         return None
@@ -119,6 +119,15 @@ def find_local(name: str, base_dir: Path) -> Path | None:
             fix=f"looked in {', '.join(folders)}"
             + (f"\nnearest: {', '.join(nearest)}" if nearest else ""),
         )
+    )
+
+
+def _plain_file_or_folder(path: Path) -> Path:
+    if path.is_file() or path.is_dir():
+        return path
+    fix = "write what comes out of it into a file, and name that"
+    raise UserError(
+        Problem("is a pipe or a device, which can be read once at best", str(path), fix=fix)
     )
 
 

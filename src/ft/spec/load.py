@@ -19,6 +19,7 @@ from ft.runtime.errors import Problem, UserError
 from ft.spec import dialect, values
 from ft.spec.distributed import check_distributed
 from ft.spec.document import Document, KeyPath, read_document
+from ft.spec.file_names import find_impossible_names
 from ft.spec.nearest import nearest
 from ft.spec.options import EVERY_NAME, GROUPS, Options
 from ft.spec.runspec import DatasetSpec, RunSpec, flat_keys, sections_of_keys
@@ -86,6 +87,7 @@ def _read(path: Path, arguments: Sequence[str]) -> tuple[_Reading, RunSpec]:
     reading.command_line.apply(arguments)
     reading.secrets()
     flat = reading.states_of_keys()
+    reading.file_names(flat)
     reading.contradictions(flat)
     spec = reading.validate(flat)
     if reading.problems or spec is None:
@@ -266,6 +268,12 @@ class _Reading:
         self.problem(
             key_path, f"unknown key {key!r}", f"did you mean {guess}?" if guess else "remove it"
         )
+
+    def file_names(self, flat: dict[str, Any]) -> None:
+        """Names that no file can have are told here, so that nothing stumbles over them."""
+        for key_path, fault in find_impossible_names(flat):
+            name = ".".join(str(part) for part in key_path)
+            self.problem(key_path, f"{name} {fault}", "name a file or a folder")
 
     def contradictions(self, flat: dict[str, Any]) -> None:
         for rule in dialect.CONTRADICTIONS:
