@@ -19,7 +19,7 @@ from ft.runtime.errors import Problem, UserError
 from ft.spec import dialect, values
 from ft.spec.distributed import check_distributed
 from ft.spec.document import Document, KeyPath, read_document
-from ft.spec.file_names import find_impossible_names
+from ft.spec.file_names import find_impossible_names, template_text
 from ft.spec.nearest import nearest
 from ft.spec.options import EVERY_NAME, GROUPS, Options
 from ft.spec.runspec import DatasetSpec, RunSpec, flat_keys, sections_of_keys
@@ -88,6 +88,7 @@ def _read(path: Path, arguments: Sequence[str]) -> tuple[_Reading, RunSpec]:
     reading.secrets()
     flat = reading.states_of_keys()
     reading.file_names(flat)
+    reading.templates(flat)
     reading.contradictions(flat)
     spec = reading.validate(flat)
     if reading.problems or spec is None:
@@ -275,6 +276,22 @@ class _Reading:
             name = ".".join(str(part) for part in key_path)
             self.problem(key_path, f"{name} {fault}", "name a file or a folder")
 
+    def templates(self, flat: dict[str, Any]) -> None:
+        """A chat template in a file is read here: a run holds its text, not its place."""
+        sets = [
+            ((name, index, _TEMPLATE), entry)
+            for name in ("datasets", "test_datasets")
+            for index, entry in enumerate(flat[name] if isinstance(flat.get(name), list) else [])
+            if isinstance(entry, dict)
+        ]
+        for key_path, holder in [((_TEMPLATE,), flat), *sets]:
+            given = holder.get(_TEMPLATE)
+            if isinstance(given, str):
+                try:
+                    holder[_TEMPLATE] = template_text(given, self.document.path.parent)
+                except UserError as error:
+                    self.problem(key_path, error.problems[0].what, error.problems[0].fix)
+
     def contradictions(self, flat: dict[str, Any]) -> None:
         for rule in dialect.CONTRADICTIONS:
             if rule.holds(flat):
@@ -307,6 +324,8 @@ class _Reading:
         else:
             self.problem(key_path, f"{key}: {mismatch(details)}", fix_of_value(key_path, details))
 
+
+_TEMPLATE = "chat_template_jinja"
 
 _MISSING = {
     "base_model": "base_model: a hub name or a local folder",
