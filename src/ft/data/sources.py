@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,9 @@ from ft.data.records import (
 from ft.runtime.durable import sha256_of
 from ft.runtime.errors import Problem, UserError
 from ft.spec.runspec import DatasetSpec
+
+MAX_FILES = 20_000
+"""A folder of more, like / or a home, is named by mistake."""
 
 
 def read_records(spec: DatasetSpec, base_dir: Path) -> RecordSource:
@@ -81,9 +85,21 @@ def identify_source(spec: DatasetSpec, base_dir: Path) -> SourceIdentity:
         return SourceIdentity(_digest_of(parts), (spec.path, *map(str, chosen)))
     if path is None:
         return SourceIdentity(_digest_of([("hub", libraries.hub_fingerprint(spec))]), (spec.path,))
-    inside = sorted(file for file in path.rglob("*") if file.is_file())
+    inside = sorted(_files_below(path))
     parts = [(str(file.relative_to(path)), _digest(file)) for file in inside]
     return SourceIdentity(_digest_of(parts), (spec.path, str(path)))
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """Every file of a data set's folder; what can't be looked at is not read later either."""
+    found = []
+    for root, _, names in os.walk(folder):
+        found += [path for name in names if os.path.isfile(path := Path(root, name))]
+        if len(found) > MAX_FILES:
+            what = f"holds over {MAX_FILES:,} files: it is no data set"
+            fix = "name the folder, or the file, that holds the records"
+            raise UserError(Problem(what, str(folder), fix=fix))
+    return found
 
 
 def _digest(file: Path) -> str:

@@ -119,7 +119,7 @@ class RunDirectory:
             published = self.read_run()["files"] if self.run_file.is_file() else []
         except UserError:  # broken: what it published is not known, and is written over
             published = []
-        names = [name for name in published if Path(name).name == name]
+        names = [name for name in published if Path(name).name == name and name != ".."]
         for path in (*self._own_paths(), *(self.path / name for name in names)):
             remove(path)
         self.run_file.unlink(missing_ok=True)
