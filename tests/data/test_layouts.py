@@ -224,9 +224,7 @@ def test_a_null_response_leaves_the_prompt_to_train_where_inputs_are_trained():
 
 
 def test_unknown_styles_are_refused_and_layouts_are_named():
-    with pytest.raises(
-        UserError, match=r"(?s)no prompt strategy 'alpaca:vicuna'.*nearest: alpaca"
-    ):
+    with pytest.raises(UserError, match=r"(?s)no prompt strategy 'alpaca:vicuna'.*nearest: alpaca"):
         check_strategy(DatasetSpec(path="-", type="alpaca:vicuna"), Path())
 
 

@@ -14,7 +14,7 @@ from ft.evaluate.compare import compare_with_base
 from ft.evaluate.generate import Sampling
 from ft.evaluate.trained import open_run
 from ft.runtime import RunDirectory, UserError
-from ft.runtime.rundir import RUN_KEYS
+from ft.runtime.rundir import RUN_FORMAT, RUN_KEYS
 from ft.ship.merged import merge_run
 from runs import run, write_config
 
@@ -236,7 +236,8 @@ def test_what_is_no_run_says_so(tmp_path):
         open_run(tmp_path / "none")
     with pytest.raises(UserError, match="neither a run"):
         open_run(tmp_path)
-    identity = dict.fromkeys(RUN_KEYS, "") | {"finished": False, "config": "sql.yml"}
+    identity = {key: kind() for key, kind in RUN_KEYS.items()}
+    identity |= {"format": RUN_FORMAT, "config": "sql.yml", "data": {"fingerprint": ""}}
     RunDirectory(tmp_path).write_run(identity)
     with pytest.raises(UserError, match="not finished"):
         open_run(tmp_path)

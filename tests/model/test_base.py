@@ -84,7 +84,7 @@ def test_an_adapter_folder_is_checked_without_loading_a_library(tmp_path):
     adapter.mkdir()
     with pytest.raises(UserError, match=r"has no adapter_config\.json"):
         check_adapter_folder(str(adapter))
-    (adapter / "adapter_config.json").touch()
+    (adapter / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     with pytest.raises(UserError, match="pickled adapters"):
         check_adapter_folder(str(adapter))
     (adapter / "adapter_model.safetensors").touch()

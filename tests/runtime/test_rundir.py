@@ -23,7 +23,8 @@ with RunDirectory(pathlib.Path(sys.argv[1])).claimed():
 
 def make_run(path, **run):
     path.mkdir(parents=True)
-    identity = {"format": 1, "finished": True, "config": "sql.yml", "data": {}, "files": []}
+    identity = {"format": 1, "finished": True, "config": "sql.yml", "files": []}
+    identity["data"] = {"fingerprint": "x"}
     RunDirectory(path).write_run({**identity, "probe_input_ids": [], **run})
     return path
 

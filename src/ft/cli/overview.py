@@ -65,7 +65,9 @@ def _length(spec: RunSpec, folder: Path) -> str:
 def _count_lines(entry: DatasetSpec, folder: Path) -> int | None:
     """Lines of a JSON lines file; None where records can't be counted so."""
     path = find_local(entry.path, folder)
-    if path is None or path.suffix != ".jsonl" or (entry.split and "[" in entry.split):
+    if path is None or not path.is_file() or path.suffix != ".jsonl":
+        return None
+    if entry.split and "[" in entry.split:
         return None
     with path.open("rb") as file:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))

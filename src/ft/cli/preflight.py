@@ -103,4 +103,7 @@ def _problems(
             )
             for problem in error.problems
         ]
+    except (OSError, ValueError) as error:  # a name that no file can have: too long, a NUL
+        reason = getattr(error, "strerror", None) or str(error)
+        return [loaded.problem(key_path, f"{key_path[-1]} can't be looked up: {reason}")]
     return []

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from ft.cli.output import say
+from ft.cli.output import say, write_as_it_is
 from ft.data.sources import find_local
 from ft.data.strategy import find_strategy_source
 from ft.runtime import Problem, UserError
@@ -60,7 +60,7 @@ def show_preview(loaded: LoadedSpec, options: PreviewOptions) -> None:
     with _progress() as on_progress:
         preview = _previewed(loaded, tokenizer, options.num_records, on_progress)
     for line in render_preview(preview, Screen.of_output(), shows_ids=options.shows_ids):
-        say(line, end="")
+        write_as_it_is(line)  # colored here, and cleaned part by part
     if options.html is not None:
         from ft.cli.preview_page import page
 

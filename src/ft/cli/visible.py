@@ -79,6 +79,11 @@ def one_line(text: str, marks: Marks, width: int | None = None) -> str:
     return flat[: max(width - len(marks.ellipsis), 0)] + marks.ellipsis
 
 
+def harmless(text: str, marks: Marks) -> str:
+    """The text with its lines, tabs and spaces, and nothing that could steer a terminal."""
+    return "".join(c if c in "\n\t" else _safe(c, marks) for c in text)
+
+
 def encodable(text: str, encoding: str) -> str:
     """The text, with escapes for what the output's encoding lacks."""
     return text.encode(encoding, "backslashreplace").decode(encoding)

@@ -122,9 +122,40 @@ def _parse_line(line: bytes) -> Any:
         return _Fault("not UTF-8", f"byte 0x{line[error.start]:02x} at {error.start + 1}")
     try:
         value = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         return _Fault("not JSON", f"{_json_fault(error)}: {text[:200]!r}")
-    return value if _is_unicode(value, text) else _Fault("lone surrogate", repr(text[:200]))
+    return _fault_of_value(value, text) or value
+
+
+def _fault_of_value(value: Any, source: str) -> _Fault | None:
+    """What is wrong with a value that the parser took."""
+    if not _is_unicode(value, source):
+        return _Fault("lone surrogate", repr(source[:200]))
+    # Counting is quick; a key that stands in a text as well costs a second look.
+    if source.count('":') + source.count('" :') > _num_keys(value):
+        try:
+            json.loads(source, object_pairs_hook=_refuse_repeated)
+        except _RepeatedKeyError as error:
+            return _Fault(f"key {error.args[0]!r} stands twice", repr(source[:200]))
+    return None
+
+
+class _RepeatedKeyError(Exception):
+    """A key stands twice in one object; the parser would keep the last in silence."""
+
+
+def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:
+    seen = set()
+    for key, _ in pairs:
+        if key in seen:
+            raise _RepeatedKeyError(key)
+        seen.add(key)
+
+
+def _num_keys(value: Any) -> int:
+    if isinstance(value, dict):
+        return len(value) + sum(map(_num_keys, value.values()))
+    return sum(map(_num_keys, value)) if isinstance(value, list) else 0
 
 
 def _is_unicode(value: Any, source: str) -> bool:
@@ -148,10 +179,10 @@ def _array_entries(file: Path) -> Iterator[tuple[int, Any]]:
         counted = position
         try:
             value, end = decoder.raw_decode(text, position)
-        except json.JSONDecodeError as error:
-            raise _broken_array(file, text, error.pos, error.msg) from None
-        is_sound = _is_unicode(value, text[position:end])
-        yield line, value if is_sound else _Fault("lone surrogate", "")
+        except (ValueError, RecursionError) as error:
+            place = getattr(error, "pos", position)
+            raise _broken_array(file, text, place, _message(error)) from None
+        yield line, _fault_of_value(value, text[position:end]) or value
         position = _skip(text, end)
         if text.startswith(",", position):
             position = _skip(text, position + 1)
@@ -186,7 +217,7 @@ def _refuse_single_object(file: Path, first_line: bytes) -> None:
         return
     try:
         value = json.loads(_read_text(file))
-    except (json.JSONDecodeError, UserError):
+    except (ValueError, RecursionError, UserError):
         return
     keys = ", ".join(list(value)[:5]) if isinstance(value, dict) else type(value).__name__
     raise UserError(
@@ -226,7 +257,12 @@ def _starts_with(file: Path, *marks: bytes) -> bool:
     return head.lstrip().startswith(marks)
 
 
-def _json_fault(error: json.JSONDecodeError | RecursionError) -> str:
+def _json_fault(error: ValueError | RecursionError) -> str:
+    place = f" at column {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else ""
+    return _message(error) + place
+
+
+def _message(error: ValueError | RecursionError) -> str:
     if isinstance(error, RecursionError):
         return "nested too deeply"
-    return f"{error.msg} at column {error.pos + 1}"
+    return error.msg if isinstance(error, json.JSONDecodeError) else "a number of too many digits"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -118,6 +119,8 @@ def written_field(record: Fields, name: str) -> str:
         RecordError: It is missing, null, or a list or an object.
     """
     value = record.get(name)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RecordError(f"field {name!r} is {value}, which is no number")
     return str(value) if isinstance(value, int | float) else text_field(record, name)
 
 

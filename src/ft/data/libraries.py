@@ -7,8 +7,10 @@ inside the functions.
 from __future__ import annotations
 
 import logging
+import lzma
 import re
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,7 +66,13 @@ def read_files(
     options = {"sep": "\t"} if chosen[0].suffix.lower() == ".tsv" else {}
     data_files = {_SPLIT: [str(file) for file in chosen]}
     dataset = _load_set(
-        spec, format_name, replace(split, name=_SPLIT), streams, data_files=data_files, **options
+        spec,
+        format_name,
+        replace(split, name=_SPLIT),
+        streams,
+        chosen,
+        data_files=data_files,
+        **options,
     )
     is_single = len(chosen) == 1 and not spec.data_files
     name = str(chosen[0]) if len(chosen) == 1 else f"{spec.path}/{split.name}"
@@ -127,13 +135,20 @@ def _hub_options(spec: DatasetSpec) -> dict[str, Any]:
     return _given(name=spec.name, revision=spec.revision, data_files=_plain(spec.data_files))
 
 
-def _load_set(spec: DatasetSpec, path: str, split: Split, streams: bool, **options: Any) -> Any:
+def _load_set(
+    spec: DatasetSpec,
+    path: str,
+    split: Split,
+    streams: bool,
+    files: Sequence[Path] = (),
+    **options: Any,
+) -> Any:
     """The split's slice; as a stream it is cut by the number of records alone."""
     from datasets import load_dataset
 
     if not streams:
         slice_ = _slice_of(split, split.name)
-        return _load(spec, lambda: load_dataset(path, split=slice_, **options))
+        return _load(spec, lambda: load_dataset(path, split=slice_, **options), files)
     if any(bound is not None and not bound.isdigit() for bound in (split.start, split.stop)):
         raise UserError(
             Problem(
@@ -142,7 +157,9 @@ def _load_set(spec: DatasetSpec, path: str, split: Split, streams: bool, **optio
                 fix="count from the front, in records: train[:100000]; or set streaming: false",
             )
         )
-    dataset = _load(spec, lambda: load_dataset(path, split=split.name, streaming=True, **options))
+    dataset = _load(
+        spec, lambda: load_dataset(path, split=split.name, streaming=True, **options), files
+    )
     first = int(split.start or 0)
     dataset = dataset.skip(first) if first else dataset
     return dataset if split.stop is None else dataset.take(max(int(split.stop) - first, 0))
@@ -234,8 +251,20 @@ def _source(
     return RecordSource(chunks, notes, len(dataset) if hasattr(dataset, "__len__") else None)
 
 
-def _load(spec: DatasetSpec, load: Callable[[], Any]) -> Any:
+_RAISED = (
+    OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, StopIteration,
+    zlib.error, lzma.LZMAError,
+)  # fmt: skip
+"""What formats raise, beside the library's own errors."""
+
+
+def _load(spec: DatasetSpec, load: Callable[[], Any], files: Sequence[Path] = ()) -> Any:
     """What `load` gives; its errors as what the user can do.
+
+    Args:
+        spec: The entry of `datasets:`.
+        load: Calls the library.
+        files: What it reads, where that are files of this machine: a fault is looked for in them.
 
     The library and pyarrow raise whatever the format raised, so this catches by their base classes.
     """
@@ -244,8 +273,8 @@ def _load(spec: DatasetSpec, load: Callable[[], Any]) -> Any:
     try:
         with _silenced():
             return load()
-    except (DatasetsError, OSError, ValueError, KeyError, RuntimeError) as error:
-        raise UserError(_explain(spec, error)) from error
+    except (DatasetsError, *_RAISED) as error:
+        raise UserError(_explain(spec, error, files)) from error
 
 
 @contextmanager
@@ -268,13 +297,14 @@ def _silenced() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def _explain(spec: DatasetSpec, error: BaseException) -> Problem:
+def _explain(spec: DatasetSpec, error: BaseException, files: Sequence[Path]) -> Problem:
     chain = _causes(error)
     names = {type(each).__name__ for each in chain}
     text = " ".join(str(each) for each in chain)
     page = f"https://huggingface.co/datasets/{spec.path}"
     first_line = f"{type(chain[-1]).__name__}: {str(chain[-1]).strip() or error}".splitlines()[0]
-    if problem := _explain_contents(spec, names, text):
+    problem = _explain_contents(spec, names, text) or _explain_files(spec, files, names, text)
+    if problem is not None:
         return problem
     if "GatedRepoError" in names or re.search(r"\bgated\b", text):
         return Problem(
@@ -313,6 +343,43 @@ def _explain_contents(spec: DatasetSpec, names: set[str], text: str) -> Problem 
             f"{spec.path} holds no data files",
             fix=f"put files there that end in {', '.join(FORMATS)}, or name another path",
         )
+    return None
+
+
+_RAGGED = re.compile(r"Expected (?P<expected>\d+) fields in line (?P<line>\d+), saw (?P<saw>\d+)")
+_CUT = {"EOFError", "BadGzipFile", "error", "LZMAError"}
+"""What the standard library's decompressors raise."""
+
+
+def _explain_files(
+    spec: DatasetSpec, files: Sequence[Path], names: set[str], text: str
+) -> Problem | None:
+    """What is said of files that are there, and broken."""
+    where = str(files[0]) if len(files) == 1 else spec.path
+    if match := _RAGGED.search(text):
+        what = f"has {match['saw']} fields where the first line has {match['expected']}"
+        fix = 'a text that holds a separator is put in double quotes: "a, b"'
+        return Problem(what, f"{where}:{match['line']}", fix=fix)
+    if re.search(r"UTF-?8|codec can't decode", text) and (place := _first_fault(files)):
+        return Problem("is not UTF-8", place, fix="save it as UTF-8")
+    if "corresponds to no data" in text or "StopIteration" in names:
+        return Problem("no records to train on: the file holds none", where)
+    if names & _CUT:
+        return Problem(
+            "is cut short, or is not compressed as its name says", where, fix="copy it again"
+        )
+    return None
+
+
+def _first_fault(files: Sequence[Path]) -> str | None:
+    """The first line that is not UTF-8."""
+    for file in files:
+        with file.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                try:
+                    line.decode("utf-8")
+                except UnicodeDecodeError:
+                    return f"{file}:{number}"
     return None
 
 

@@ -150,7 +150,7 @@ class PromptLayout:
             )
         try:
             layout = cls._parse(data)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(Problem(f"prompt.json is damaged: {error!r}"[:500])) from None
         if layout.source is None:
             return layout
@@ -159,6 +159,7 @@ class PromptLayout:
 
     @classmethod
     def _parse(cls, data: Mapping[str, Any]) -> PromptLayout:
+        _check_types(data)
         keys = {key: data[key] for key in _LAYOUT_KEYS if key in data}
         source = None if data["source"] is None else StrategySource(**data["source"])
         if source is not None:
@@ -228,6 +229,23 @@ class PromptLayout:
             chat_template_kwargs=self.chat_template_kwargs,
         )
         return build_strategy(self.spec, self.source, tokenizer, options)
+
+
+def _check_types(data: Mapping[str, Any]) -> None:
+    """What pydantic does not look at.
+
+    Raises:
+        TypeError: A value is of another type than `to_json` writes.
+    """
+    for name in ("prompt_fields", "response_fields", "optional_fields", "eot_tokens"):
+        value = data[name]
+        if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+            raise TypeError(f"{name} is no list of texts")
+    for name in ("default_field", "chat_template"):
+        if not isinstance(data[name], str | None):
+            raise TypeError(f"{name} is no text")
+    if not isinstance(data["response_prefix"], str) or not isinstance(data["sequence_len"], int):
+        raise TypeError("response_prefix is no text, or sequence_len no number")
 
 
 def prompt_layout(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,9 @@ from ft.data.records import (
 from ft.runtime.durable import sha256_of
 from ft.runtime.errors import Problem, UserError
 from ft.spec.runspec import DatasetSpec
+
+MAX_FILES = 20_000
+"""A folder of more, like / or a home, is named by mistake."""
 
 
 def read_records(spec: DatasetSpec, base_dir: Path, *, streams: bool = False) -> RecordSource:
@@ -84,7 +88,7 @@ def identify_source(spec: DatasetSpec, base_dir: Path) -> SourceIdentity:
         return SourceIdentity(_digest_of(parts), (spec.path, *map(str, chosen)))
     if path is None:
         return SourceIdentity(_digest_of([("hub", libraries.hub_fingerprint(spec))]), (spec.path,))
-    inside = sorted(file for file in path.rglob("*") if file.is_file())
+    inside = sorted(_files_below(path))
     parts = [(str(file.relative_to(path)), _digest(file)) for file in inside]
     return SourceIdentity(_digest_of(parts), (spec.path, str(path)))
 
@@ -103,13 +107,25 @@ def identify_stream(spec: DatasetSpec, base_dir: Path) -> str:
         return repr([_stamp(file) for file in files[choose_split(spec, files).name]])
     if path is None:
         return libraries.hub_commits(spec)
-    inside = sorted(file for file in path.rglob("*") if file.is_file())
+    inside = sorted(_files_below(path))
     return repr([(str(file.relative_to(path)), _stamp(file)) for file in inside])
 
 
 def _stamp(file: Path) -> tuple[int, int]:
     status = file.stat()
     return status.st_size, status.st_mtime_ns
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """Every file of a data set's folder; what can't be looked at is not read later either."""
+    found = []
+    for root, _, names in os.walk(folder):
+        found += [path for name in names if os.path.isfile(path := Path(root, name))]
+        if len(found) > MAX_FILES:
+            what = f"holds over {MAX_FILES:,} files: it is no data set"
+            fix = "name the folder, or the file, that holds the records"
+            raise UserError(Problem(what, str(folder), fix=fix))
+    return found
 
 
 def _digest(file: Path) -> str:
@@ -133,7 +149,7 @@ def find_local(name: str, base_dir: Path) -> Path | None:
     candidates = [given] if given.is_absolute() else [given, base_dir / given]
     for candidate in candidates:
         if candidate.exists():
-            return candidate
+            return _plain_file_or_folder(candidate)
     looks_local = name.startswith(("./", "../", "/", "~")) or file_format(given) is not None
     if not looks_local:
         return None
@@ -145,6 +161,15 @@ def find_local(name: str, base_dir: Path) -> Path | None:
             fix=f"looked in {', '.join(folders)}"
             + (f"\nnearest: {', '.join(nearest)}" if nearest else ""),
         )
+    )
+
+
+def _plain_file_or_folder(path: Path) -> Path:
+    if path.is_file() or path.is_dir():
+        return path
+    fix = "write what comes out of it into a file, and name that"
+    raise UserError(
+        Problem("is a pipe or a device, which can be read once at best", str(path), fix=fix)
     )
 
 

@@ -235,7 +235,7 @@ def _axolotl_call(strategy: Any, source: StrategySource) -> Callable[[dict[str, 
     if (wrap_dataset := getattr(strategy, "wrap_dataset", None)) is not None:
         return lambda record: list(wrap_dataset(RecordSet([record])))
     tokenize_prompt = getattr(strategy, "tokenize_prompt", None)
-    if tokenize_prompt is None:
+    if not callable(tokenize_prompt):
         raise UserError(
             Problem(
                 f"{source.entry} returned {type(strategy).__name__}, which has no tokenize_prompt",

@@ -30,6 +30,8 @@ from ft.runtime.errors import Problem, UserError
 OWN_FUNCTION = "segments"
 AXOLOTL_FUNCTION = "load"
 FOLDER = "prompt_strategies"
+_SOURCE_WIDTH = 160
+"""Characters of a file's line that are shown."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,17 @@ class StrategySource:
         Raises:
             UserError: The file does not parse, or has no such function.
         """
-        names = self._names()
+        names, coroutines = self._names()
         wanted = [self.function] if self.function else [OWN_FUNCTION, AXOLOTL_FUNCTION]
         for name in wanted:
             if name in names:
                 return name
+            if name in coroutines:
+                where = f"{self.path}:{coroutines[name]}"
+                fix = f"write def {name}: records are laid out one after the other"
+                raise UserError(
+                    Problem(f"{name!r} is async, which is never awaited", where, fix=fix)
+                )
         functions = [name for name, is_function in names.items() if is_function]
         nearest = difflib.get_close_matches(wanted[0], functions, n=1)
         raise UserError(
@@ -71,22 +79,32 @@ class StrategySource:
             )
         )
 
-    def _names(self) -> dict[str, bool]:
-        """Names that the file's top level binds, and whether they are functions."""
+    def _parsed(self) -> ast.Module:
         try:
-            tree = ast.parse(self.text, self.path)
+            return ast.parse(self.text, self.path)
         except SyntaxError as error:
             where = f"{self.path}:{error.lineno}:{error.offset}"
-            raise UserError(Problem(f"SyntaxError: {error.msg}", where, error.text or "")) from None
+            source = (error.text or "")[:_SOURCE_WIDTH]
+            raise UserError(Problem(f"SyntaxError: {error.msg}", where, source)) from None
+        except (ValueError, RecursionError, MemoryError) as error:  # a NUL, or a sum without end
+            what = f"is no Python that can be read: {error or type(error).__name__}"
+            raise UserError(Problem(what, self.path)) from None
+
+    def _names(self) -> tuple[dict[str, bool], dict[str, int]]:
+        """Names that the top level binds, and whether to functions; and coroutines' lines."""
         names: dict[str, bool] = {}
+        coroutines: dict[str, int] = {}
+        tree = self._parsed()
         for node in tree.body:
             if isinstance(node, ast.FunctionDef):
                 names[node.name] = True
+            elif isinstance(node, ast.AsyncFunctionDef):
+                coroutines[node.name] = node.lineno
             elif isinstance(node, ast.Import | ast.ImportFrom):
                 names |= {alias.asname or alias.name: False for alias in node.names}
             elif isinstance(node, ast.Assign):
                 names |= {each.id: False for each in node.targets if isinstance(each, ast.Name)}
-        return names
+        return names, coroutines
 
 
 def find_source(type_name: str, base_dir: Path) -> StrategySource:
@@ -105,8 +123,10 @@ def find_source(type_name: str, base_dir: Path) -> StrategySource:
             raw = path.read_bytes()
             try:
                 text = raw.decode("utf-8-sig")
-            except UnicodeDecodeError:
-                raise UserError(Problem("not UTF-8", where=str(path))) from None
+            except UnicodeDecodeError as error:
+                line = raw.count(b"\n", 0, error.start) + 1
+                where = f"{path}:{line}"
+                raise UserError(Problem("not UTF-8", where, fix="save it as UTF-8")) from None
             return StrategySource(str(path), function, text, hashlib.sha256(raw).hexdigest())
     raise _not_found(type_name, [path for path, _ in candidates])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ from ft.model import LoadedModel, choose_precision, load_trained, load_untuned, 
 from ft.runtime import Problem, RunDirectory, UserError
 from ft.runtime.trust import is_trusted_code
 from ft.spec import AdapterSpec, ModelSpec, PrecisionSpec, RunSpec, load_spec
+
+PROMPT_FORMAT = 1
+_TAKE_A_COPY = "take it from a copy of the run, or train it again"
 
 
 @dataclass(frozen=True)
@@ -100,12 +103,25 @@ def _open_finished(run: RunDirectory, *, trusts_code: bool) -> TrainedRun:
 def _read_layouts(path: Path, *, trusts_code: bool) -> tuple[PromptLayout, ...]:
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if content.get("format") != PROMPT_FORMAT:
+            what = f"is of format {content.get('format')!r}, and this ft reads {PROMPT_FORMAT}"
+            fix = "use the ft that trained the run, or train it again"
+            raise UserError(Problem(what, str(path), fix=fix))
         layouts = tuple(
             PromptLayout.from_json(layout, lambda sha256: trusts_code or is_trusted_code(sha256))
             for layout in content["layouts"]
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(Problem(f"cannot be read: {error!r}", str(path))) from None
+    except UserError as error:
+        problems = (
+            replace(problem, where=problem.where or str(path)) for problem in error.problems
+        )
+        raise UserError(*problems) from None
+    except OSError as error:
+        what = f"cannot be read: {error.strerror}"
+        raise UserError(Problem(what, str(path), fix=_TAKE_A_COPY)) from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        what = f"is damaged: {type(error).__name__}: {error}"[:300]
+        raise UserError(Problem(what, str(path), fix=_TAKE_A_COPY)) from None
     if not layouts:
         raise UserError(Problem("holds no prompt layout", str(path)))
     return layouts

@@ -7,7 +7,6 @@ trained and saved whole, and where the base ties input and output embeddings, th
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 import ft.model.patches  # noqa: F401  # first: peft imports bitsandbytes
-from ft.model.base_check import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_adapter_folder
+from ft.model.base_check import ADAPTER_WEIGHTS, check_adapter_folder
 from ft.runtime.errors import Problem, UserError
 from ft.spec.runspec import AdapterSpec
 
@@ -100,20 +99,15 @@ def load_adapter(model: Any, folder: Path, *, is_trainable: bool = False) -> Pef
                 fix="copy the adapter again, or train it again",
             )
         ) from error
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             Problem(
-                f"does not fit the base model: {str(error).splitlines()[0]}",
+                f"does not fit the base model: {first_line}",
                 str(folder),
                 fix="use the base model, and the tokens, that the adapter was trained with",
             )
         ) from error
-
-
-def read_adapter_config(folder: Path) -> dict[str, Any]:
-    """adapter_config.json of a folder, as it stands there."""
-    config: dict[str, Any] = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    return config
 
 
 def _resume_adapter(

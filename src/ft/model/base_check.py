@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from ft.runtime.errors import Problem, UserError
 from ft.spec.runspec import ModelSpec
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_COPY_AGAIN = "copy or download the model again"
 
 _PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "consolidated*.pth")
 
@@ -63,6 +65,7 @@ def check_adapter_folder(path: str) -> None:
     if not (folder / ADAPTER_CONFIG).is_file():
         what = f"has no {ADAPTER_CONFIG}" if folder.is_dir() else "no such folder"
         raise UserError(Problem(what, str(folder), fix="name the folder of a trained adapter"))
+    _ = read_adapter_config(folder)
     if not (folder / ADAPTER_WEIGHTS).is_file():
         raise UserError(
             Problem(
@@ -73,11 +76,62 @@ def check_adapter_folder(path: str) -> None:
         )
 
 
+def read_adapter_config(folder: Path) -> dict[str, Any]:
+    """adapter_config.json of a folder, as it stands there.
+
+    Raises:
+        UserError: it is damaged, or asks for a library's module to be imported by name.
+    """
+    file = folder / ADAPTER_CONFIG
+    config = read_json_object(file, fix="copy the adapter again, or train it again")
+    if not isinstance(config.get("peft_type"), str):
+        what = "is damaged: it does not say which kind of adapter it is (peft_type)"
+        raise UserError(Problem(what, str(file), fix="copy the adapter again, or train it again"))
+    if config.get("megatron_config"):  # peft imports the module that megatron_core names
+        fix = "take an adapter that was trained without Megatron"
+        raise UserError(Problem("names code to import (megatron_core)", str(file), fix=fix))
+    return config
+
+
+def read_json_object(file: Path, *, fix: str) -> dict[str, Any]:
+    """A JSON file that holds an object.
+
+    Args:
+        file: The file.
+        fix: What mends it.
+
+    Raises:
+        UserError: it can't be read, is no JSON, or holds something else.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(Problem(f"can't be read: {error.strerror}", str(file), fix=fix)) from None
+    except (ValueError, RecursionError) as error:
+        line = getattr(error, "lineno", None)
+        where = f"{file}:{line}" if line else str(file)
+        raise UserError(Problem(f"is damaged: {error}", where, fix=fix)) from None
+    if not isinstance(content, dict):
+        raise UserError(Problem("is damaged: it holds no JSON object", str(file), fix=fix))
+    return content
+
+
 def _find_problem(folder: Path, *, begins_random: bool) -> Problem | None:
     where = f"base_model: {folder}"
     if not folder.is_dir():
         return Problem("no such folder", where, fix="name a folder that exists, or a hub name")
-    if not (folder / "config.json").is_file():
+    if (folder / "config.json").is_file():
+        try:
+            config = read_json_object(folder / "config.json", fix=_COPY_AGAIN)
+        except UserError as error:
+            return error.problems[0]
+        if kernel := _named_kernel(config):
+            return Problem(
+                f"config.json names code of a hub repository to run: {kernel}",
+                where,
+                fix="take it out of config.json; the YAML's attn_implementation chooses attention",
+            )
+    else:
         if (folder / ADAPTER_CONFIG).is_file():
             return Problem(
                 "is an adapter, not a model",
@@ -90,6 +144,21 @@ def _find_problem(folder: Path, *, begins_random: bool) -> Problem | None:
     if begins_random:
         return _random_problem(folder, where)
     return _weights_problem(folder, where)
+
+
+_CHOICES_OF_CODE = ("attn_implementation", "experts_implementation", "kernel_config")
+
+
+def _named_kernel(config: Any) -> str:
+    """What a model's config.json says of repositories whose code computes it; empty if nothing."""
+    inner = (
+        config.values() if isinstance(config, dict) else config if isinstance(config, list) else ()
+    )
+    for key, value in config.items() if isinstance(config, dict) else ():
+        is_choice = any(choice in key for choice in _CHOICES_OF_CODE)
+        if is_choice and "/" in json.dumps(value):
+            return f"{key}: {json.dumps(value)[:100]}"
+    return next((found for value in inner if (found := _named_kernel(value))), "")
 
 
 def _random_problem(folder: Path, where: str) -> Problem | None:
@@ -131,14 +200,20 @@ def _weights_problem(folder: Path, where: str) -> Problem | None:
     if not index.is_file():
         return None
     try:
-        files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, AttributeError) as error:
-        return Problem(f"is broken: {error}", str(index), fix="copy the model folder again")
-    if outside := sorted(name for name in files if Path(name).name != name):
-        return Problem(f"points outside its folder: {outside[0]}", str(index))
-    if missing := sorted(name for name in files if not (folder / name).is_file()):
+        files = set(read_json_object(index, fix=_COPY_AGAIN)["weight_map"].values())
+        names = sorted(str(name) for name in files)
+    except UserError as error:
+        return error.problems[0]
+    except (KeyError, AttributeError, TypeError) as error:
+        return Problem(f"is damaged: {error!r}", str(index), fix=_COPY_AGAIN)
+    if outside := [name for name in names if Path(name).name != name]:
+        what = f"points outside its folder: {outside[0]}"
         return Problem(
-            f"has {len(missing)} of {len(files)} weight files missing: {missing[0]} ...",
+            what, str(index), fix="a model's weights lie beside its index: take another copy"
+        )
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        return Problem(
+            f"has {len(missing)} of {len(names)} weight files missing: {missing[0]} ...",
             where,
             fix="copy or download the whole model",
         )

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from ft.model.adapter import Origin, add_adapter, load_adapter, read_adapter_config
+from ft.model.adapter import Origin, add_adapter, load_adapter
 from ft.model.attention import Attention, choose_attention, read_attention_traits
 from ft.model.base import (
     BaseModel,
@@ -18,7 +18,7 @@ from ft.model.base import (
     load_base,
     load_config,
 )
-from ft.model.base_check import ADAPTER_CONFIG
+from ft.model.base_check import ADAPTER_CONFIG, read_adapter_config
 from ft.model.freeze import freeze_all_but
 from ft.model.hardware import Hardware
 from ft.model.loaded import LoadedModel

@@ -16,7 +16,7 @@ from huggingface_hub.errors import (
 )
 from safetensors import SafetensorError
 
-from ft.runtime.errors import Problem, UserError
+from ft.runtime.errors import FtError, Problem, UserError
 
 CONFIG = "config.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -34,10 +34,29 @@ def explained(name: str, role: str, revision: str | None = None) -> Iterator[Non
     try:
         yield
     except (OSError, ValueError, SafetensorError) as error:
-        problem = _explain(error, name, role, revision)
-        if problem is None:
-            raise
+        problem = _explain(error, name, role, revision) or _stumbled(error, name, role)
         raise UserError(problem) from error
+    except _STUMBLES as error:
+        if isinstance(error, FtError):
+            raise
+        raise UserError(_stumbled(error, name, role)) from error
+    except Exception as error:
+        if type(error) is not Exception:  # what `tokenizers` raises has no class of its own
+            raise
+        raise UserError(_stumbled(error, name, role)) from error
+
+
+_STUMBLES = (KeyError, IndexError, TypeError, AttributeError, RecursionError)
+"""What libraries raise where a file holds something else than they expect."""
+
+
+def _stumbled(error: Exception, name: str, role: str) -> Problem:
+    said = (str(error).splitlines() or [""])[0][:200]
+    return Problem(
+        f"cannot be read: {type(error).__name__}: {said}",
+        f"{role}: {name}",
+        fix="one of its files is damaged, or made for another version: copy or download it again",
+    )
 
 
 def require_on_hub(name: str, file: str, *, role: str, revision: str | None = None) -> None:

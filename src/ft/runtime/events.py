@@ -43,10 +43,12 @@ def read_events(path: Path) -> list[dict[str, Any]]:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             event = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
+            continue
+        if not isinstance(event, dict):
             continue
         if event.get("event") == "resumed":
-            events = [e for e in events if e.get("step", 0) <= event["step"]]
+            events = [e for e in events if e.get("step", 0) <= event.get("step", 0)]
         events.append(event)
     return events
 

@@ -24,7 +24,15 @@ from ft.runtime.errors import Problem, UserError
 
 RUN_FILE = "run.json"
 LOCK_FILE = ".lock"
-RUN_KEYS = ("format", "finished", "config", "data", "probe_input_ids", "files")
+RUN_FORMAT = 1
+RUN_KEYS = {
+    "format": int,
+    "finished": bool,
+    "config": str,
+    "data": dict,
+    "probe_input_ids": list,
+    "files": list,
+}
 """What every run.json holds; train.run writes them."""
 
 
@@ -78,13 +86,24 @@ class RunDirectory:
             raise UserError(
                 Problem(what, str(self.path), fix="`ft train CONFIG` makes a run")
             ) from None
-        except ValueError as error:
-            raise UserError(Problem(f"is broken: {error}", str(self.run_file))) from None
-        missing = [key for key in RUN_KEYS if key not in run] if isinstance(run, dict) else RUN_KEYS
-        if missing:
-            raise UserError(Problem(f"is broken: it lacks {missing[0]!r}", str(self.run_file)))
+        except OSError as error:
+            raise UserError(
+                Problem(f"can't be read: {error.strerror}", str(self.run_file))
+            ) from None
+        except (ValueError, RecursionError) as error:
+            raise UserError(self._broken(str(error))) from None
+        if isinstance(run, dict) and run.get("format", RUN_FORMAT) != RUN_FORMAT:
+            what = f"is of format {run['format']!r}, and this ft reads {RUN_FORMAT}"
+            fix = "use the ft that trained it, or train it again"
+            raise UserError(Problem(what, str(self.run_file), fix=fix))
+        if fault := _fault_of_run(run):
+            raise UserError(self._broken(fault))
         identity: dict[str, Any] = run
         return identity
+
+    def _broken(self, how: str) -> Problem:
+        fix = "take it from a copy of the run; or train anew with --overwrite"
+        return Problem(f"is broken: {how}", str(self.run_file), fix=fix)
 
     def write_run(self, run: dict[str, Any]) -> None:
         """Writes run.json, whole or not at all."""
@@ -96,8 +115,11 @@ class RunDirectory:
 
     def clear(self) -> None:
         """Removes what a former run left here, and nothing that ``ft`` did not make."""
-        published = self.read_run()["files"] if self.run_file.is_file() else []
-        names = [name for name in published if Path(name).name == name]
+        try:
+            published = self.read_run()["files"] if self.run_file.is_file() else []
+        except UserError:  # broken: what it published is not known, and is written over
+            published = []
+        names = [name for name in published if Path(name).name == name and name != ".."]
         for path in (*self._own_paths(), *(self.path / name for name in names)):
             remove(path)
         self.run_file.unlink(missing_ok=True)
@@ -148,6 +170,28 @@ class RunDirectory:
             lock.close()
 
 
+def _fault_of_run(run: Any) -> str:
+    """What is wrong with what run.json holds; empty if nothing."""
+    if not isinstance(run, dict):
+        return "it holds no JSON object"
+    for key, kind in RUN_KEYS.items():
+        if key not in run:
+            return f"it lacks {key!r}"
+        if not isinstance(run[key], kind):
+            return f"{key!r} is {type(run[key]).__name__}"
+    if not isinstance(run["data"].get("fingerprint"), str):
+        return "it lacks the data's fingerprint"
+    if not all(map(_is_tokens, run["probe_input_ids"])):
+        return "'probe_input_ids' holds something else than tokens"
+    if not all(isinstance(name, str) for name in run["files"]):
+        return "'files' holds something else than names"
+    return ""
+
+
+def _is_tokens(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, int) and each >= 0 for each in value)
+
+
 def find_newest_run(below: Path, max_depth: int = 3) -> RunDirectory:
     """The finished run below a folder (or the folder itself) that was written last.
 
@@ -159,7 +203,10 @@ def find_newest_run(below: Path, max_depth: int = 3) -> RunDirectory:
     newest_first = sorted(files, key=lambda path: -path.stat().st_mtime)
     for file in newest_first:
         run = RunDirectory(file.parent)
-        if run.state == "finished":
-            return run
+        try:
+            if run.state == "finished":
+                return run
+        except UserError:  # a broken one is told where it is named
+            continue
     what = "no finished run here or below" if files else "no run found here or below"
     raise UserError(Problem(what, str(below), fix="name one: ft infer out/ --prompt ..."))

@@ -169,6 +169,10 @@ def _refuse_before_loading(source: _Source, out: Path, probes: list[list[int]]) 
 def _trained_answers(source: _Source, probes: list[list[int]]) -> tuple[list[Tensor], list[Tensor]]:
     """Logits of the model as trained, with its adapter and without."""
     loaded = _load(source, "trained")
+    num_rows = loaded.model.get_input_embeddings().weight.shape[0]
+    if max(max(ids) for ids in probes) >= num_rows:
+        what = f"run.json is damaged: a probe has a token beyond the vocabulary of {num_rows:,}"
+        raise UserError(Problem(what, str(source.run_folder), fix="take run.json from a copy"))
     with_adapter = _answers(loaded, probes)
     with loaded.without_adapter():
         base = _answers(loaded, probes)

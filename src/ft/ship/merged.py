@@ -31,6 +31,12 @@ def merge_run(directory: RunDirectory, *, onto: str, on_event: OnEvent) -> list[
     run = open_run(directory.path)
     if run.spec is None or run.adapter.adapter is None:
         raise UserError(Problem("is a full model already: nothing to merge", str(directory.path)))
+    probes = [ids for ids in directory.read_run()["probe_input_ids"] if ids]
+    if not probes:
+        what = "is broken: it has no probes ('probe_input_ids'), so no merge can be proven"
+        raise UserError(
+            Problem(what, str(directory.run_file), fix="take it from a copy of the run")
+        )
     hardware = probe_hardware()
     precision = choose_precision(run.precision, hardware, trains_all=False)
 
@@ -45,7 +51,7 @@ def merge_run(directory: RunDirectory, *, onto: str, on_event: OnEvent) -> list[
         hardware,
         out=directory.merged,
         onto=cast(Onto, onto),
-        probe_input_ids=directory.read_run()["probe_input_ids"],
+        probe_input_ids=probes,
         extra_files=(directory.prompt_file,),
         on_progress=progress,
     )

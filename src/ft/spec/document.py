@@ -18,8 +18,21 @@ from ft.runtime.errors import Problem, UserError
 
 KeyPath = tuple[str | int, ...]
 _INT, _FLOAT, _TIMESTAMP = (f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp"))
-_REPLACED_TAGS = {_INT, _FLOAT, _TIMESTAMP}
-MAX_NODES = 100_000  # an alias bomb has more; the largest real config has a few hundred
+_VALUE, _MERGE = "tag:yaml.org,2002:value", "tag:yaml.org,2002:merge"
+_REPLACED_TAGS = {_INT, _FLOAT, _TIMESTAMP, _VALUE}
+_PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq")}
+
+MAX_BYTES = 250_000
+"""A real config has some thousand; what has more is another file, named by mistake."""
+MAX_NODES = 20_000
+"""An alias bomb has more; the largest real config has a few hundred values."""
+MAX_DEPTH = 50
+_SOURCE_WIDTH, _WHAT_WIDTH = 160, 1000
+"""Characters of a file's line, and of a fault, that are shown."""
+
+
+class _LimitError(yaml.MarkedYAMLError):
+    """Valid YAML that is too much of something."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -33,6 +46,23 @@ class _Loader(yaml.SafeLoader):
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._num_nodes = self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """PyYAML's own, within limits: it recurses, and takes a second for so many values."""
+        self._num_nodes += 1
+        self._depth += 1
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        if self._num_nodes > MAX_NODES:
+            raise _too_many(mark)
+        if self._depth > MAX_DEPTH:
+            raise _too_deep(mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
 
 _Loader.add_implicit_resolver(_INT, re.compile(r"^[-+]?[0-9]+(_[0-9]+)*$"), list("-+0123456789"))
 _Loader.add_implicit_resolver(
@@ -42,6 +72,15 @@ _Loader.add_implicit_resolver(
 )
 _Loader.add_constructor(_INT, lambda loader, node: int(node.value, 10))
 _Loader.add_constructor(_FLOAT, lambda loader, node: float(node.value))
+
+
+def _too_many(mark: yaml.Mark) -> _LimitError:
+    return _LimitError(problem=f"more than {MAX_NODES:,} values (aliases?)", problem_mark=mark)
+
+
+def _too_deep(mark: yaml.Mark) -> _LimitError:
+    what = f"is nested too deeply (over {MAX_DEPTH} levels), or in itself"
+    return _LimitError(problem=what, problem_mark=mark)
 
 
 @dataclass(frozen=True)
@@ -58,8 +97,22 @@ class Document:
         while key_path and key_path not in self.positions:
             key_path = key_path[:-1]
         line, column = self.positions.get(key_path, (1, 1))
-        source = self.lines[line - 1] if line <= len(self.lines) else ""
-        return Problem(what, f"{self.path}:{line}:{column}", source.strip(), fix)
+        source = _source(self.lines, line)
+        return Problem(_cut(what, _WHAT_WIDTH), f"{self.path}:{line}:{column}", source, fix)
+
+
+def _source(lines: tuple[str, ...], line: int) -> str:
+    """A line, counted from 1, as a problem shows it."""
+    return _indented_source(lines, line).strip()
+
+
+def _indented_source(lines: tuple[str, ...], line: int) -> str:
+    """The same where the indentation may be the fault."""
+    return _cut(lines[line - 1], _SOURCE_WIDTH) if 0 < line <= len(lines) else ""
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 3]}..."
 
 
 def parse_scalar(text: str) -> Any:
@@ -71,10 +124,13 @@ def parse_scalar(text: str) -> Any:
     try:
         loader = _Loader(text)
         return loader.get_single_data()
-    except (yaml.YAMLError, RecursionError, TypeError):
-        raise UserError(Problem(f"{text!r} is no YAML value", fix=_VALUES_AS_TYPED)) from None
+    except (yaml.YAMLError, *_UNREADABLE):
+        what = f"{_cut(repr(text), _SOURCE_WIDTH)} is no YAML value"
+        raise UserError(Problem(what, fix=_VALUES_AS_TYPED)) from None
 
 
+_UNREADABLE = (ValueError, KeyError, AttributeError, TypeError)
+"""What PyYAML lets through where a value does not fit its tag: ``!!int many``."""
 _VALUES_AS_TYPED = "a list is typed '[a, b]', a mapping '{a: b}', with the quotes"
 
 
@@ -85,7 +141,7 @@ def read_document(path: Path) -> Document:
         UserError: no such file, not UTF-8, broken YAML, duplicate keys, an empty file, no mapping.
     """
     text = _read_text(path)
-    lines = tuple(text.splitlines())
+    lines = tuple(_LINE_BREAK.split(text))
     try:
         loader = _Loader(text)
         root = loader.get_single_node()
@@ -98,7 +154,7 @@ def read_document(path: Path) -> Document:
                 Problem(
                     f"expected `key: value` lines, got {kind}",
                     where,
-                    lines[root.start_mark.line].strip() if lines else "",
+                    _source(lines, root.start_mark.line + 1),
                     _STARTING_POINT,
                 )
             )
@@ -106,19 +162,26 @@ def read_document(path: Path) -> Document:
         values = walk.value_of(root, ())
     except yaml.YAMLError as error:
         raise UserError(_syntax_problem(path, lines, error)) from None
-    except RecursionError:
-        raise UserError(Problem("is nested too deeply, or in itself", str(path))) from None
     if walk.problems:
         raise UserError(*walk.problems)
     return Document(path, values, lines, walk.positions)
 
 
+_LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
+"""YAML's own line breaks."""
 _STARTING_POINT = "a config starts with `base_model: NAME` and `datasets:`; see configs/sql.yml"
 
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise UserError(Problem("is a device or a pipe, not a YAML file", str(path)))
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+        if len(raw) > MAX_BYTES:
+            what = f"is larger than any config: over {MAX_BYTES:,} bytes"
+            raise UserError(Problem(what, str(path), fix="is it the right file?"))
+        return raw.decode("utf-8-sig")
     except FileNotFoundError:
         beside = (
             sorted(p.name for p in path.parent.glob("*.y*ml"))[:5] if path.parent.is_dir() else []
@@ -129,9 +192,12 @@ def _read_text(path: Path) -> str:
         fix = "name a YAML file in it"
         raise UserError(Problem("is a folder, not a YAML file", str(path), fix=fix)) from None
     except UnicodeDecodeError as error:
-        raise UserError(
-            Problem(f"is not UTF-8 text (byte {error.start})", str(path), fix="save it as UTF-8")
-        ) from None
+        before = _LINE_BREAK.split(error.object[: error.start].decode("utf-8-sig"))
+        what = f"is not UTF-8 text (byte 0x{error.object[error.start]:02x})"
+        where = f"{path}:{len(before)}:{len(before[-1]) + 1}"
+        raise UserError(Problem(what, where, fix="save it as UTF-8")) from None
+    except ValueError:  # a NUL in the name
+        raise UserError(Problem("is no name of a file", repr(str(path)))) from None
     except OSError as error:
         raise UserError(Problem(f"cannot be read: {error.strerror}", str(path))) from None
 
@@ -155,6 +221,8 @@ _SYNTAX = (
 def _syntax_problem(path: Path, lines: tuple[str, ...], error: yaml.YAMLError) -> Problem:
     mark = getattr(error, "problem_mark", None)
     said = getattr(error, "problem", None) or str(error)
+    if isinstance(error, yaml.reader.ReaderError):
+        return _forbidden_character(path, lines, error)
     if mark is None:
         return Problem(f"not valid YAML: {said}", str(path))
     what, fix, begins_there = next(
@@ -162,10 +230,34 @@ def _syntax_problem(path: Path, lines: tuple[str, ...], error: yaml.YAMLError) -
         (said, "", False),
     )
     mark = (getattr(error, "context_mark", None) or mark) if begins_there else mark
-    source = lines[mark.line] if mark.line < len(lines) else ""
+    source = _indented_source(lines, mark.line + 1)
     fix = "indent with spaces, not tabs" if "\t" in source else fix
     where = f"{path}:{mark.line + 1}:{mark.column + 1}"
-    return Problem(f"not valid YAML: {what}", where, source.replace("\t", "→"), fix)
+    prefix = "" if isinstance(error, _LimitError) else "not valid YAML: "
+    return Problem(_cut(prefix + what, _WHAT_WIDTH), where, source.replace("\t", "→"), fix)
+
+
+def _forbidden_character(
+    path: Path, lines: tuple[str, ...], error: yaml.reader.ReaderError
+) -> Problem:
+    """NUL and its like: found before anything is parsed, so PyYAML knows no line."""
+    code = error.character if isinstance(error.character, int) else ord(error.character)
+    character = chr(code)
+    number = next((n for n, line in enumerate(lines, start=1) if character in line), 1)
+    column = lines[number - 1].find(character) + 1
+    return Problem(
+        f"not valid YAML: a character that no text has, U+{code:04X}",
+        f"{path}:{number}:{max(column, 1)}",
+        _source(lines, number),
+        'delete it; or write it in double quotes, by its number: "\\x00"',
+    )
+
+
+_Entries = dict[str, tuple[yaml.ScalarNode, yaml.Node]]
+
+
+def _unreadable(node: yaml.Node, what: str) -> yaml.YAMLError:
+    return yaml.MarkedYAMLError(problem=what, problem_mark=node.start_mark)
 
 
 class _Walk:
@@ -178,28 +270,64 @@ class _Walk:
         self.positions: dict[KeyPath, tuple[int, int]] = {}
         self.problems: list[Problem] = []
         self.num_nodes = 0
+        self.merged: dict[int, _Entries] = {}
 
     def value_of(self, node: yaml.Node, key_path: KeyPath) -> Any:
         self.num_nodes += 1
         if self.num_nodes > MAX_NODES:
-            raise UserError(Problem(f"more than {MAX_NODES} values (aliases?)", str(self.path)))
+            raise _too_many(node.start_mark)
+        if len(key_path) > MAX_DEPTH:  # an alias of what it stands in
+            raise _too_deep(node.start_mark)
         self.positions.setdefault(key_path, _position(node))
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node)
+        if node.tag not in _PLAIN_TAGS:
+            raise _unreadable(node, "could not determine a constructor")
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, key_path)
-        if isinstance(node, yaml.SequenceNode):
-            return [self.value_of(item, (*key_path, i)) for i, item in enumerate(node.value)]
-        return self.loader.construct_object(node)
+        return [self.value_of(item, (*key_path, i)) for i, item in enumerate(node.value)]
+
+    def _scalar(self, node: yaml.ScalarNode) -> Any:
+        try:
+            return self.loader.construct_object(node)
+        except _UNREADABLE:
+            kind = node.tag.rpartition(":")[2]
+            what = f"{_cut(repr(node.value), 60)} can't be read as {kind}"
+            raise _unreadable(node, what) from None
 
     def _mapping(self, node: yaml.MappingNode, key_path: KeyPath) -> dict[str, Any]:
         self._find_duplicates(node)
-        self.loader.flatten_mapping(node)  # merge keys: <<: *defaults; the node's own come last
         values: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            key = str(key_node.value)
+        for key, (key_node, value_node) in self._entries(node, ()).items():
             here = (*key_path, key)
             self.positions[here] = _position(key_node)
             values[key] = self.value_of(value_node, here)
         return values
+
+    def _entries(self, node: yaml.MappingNode, inside: tuple[int, ...]) -> _Entries:
+        """A mapping's own entries, behind those of its merge keys (``<<: *defaults``).
+
+        PyYAML's own way repeats what is merged again and again, so a few lines fill the memory.
+        """
+        if id(node) in inside:
+            raise _too_deep(node.start_mark)
+        if id(node) in self.merged:
+            return self.merged[id(node)]
+        own: _Entries = {}
+        inherited: _Entries = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise _unreadable(key_node, "a key must be a text")
+            if key_node.tag != _MERGE:
+                own[str(key_node.value)] = (key_node, value_node)
+                continue
+            is_list = isinstance(value_node, yaml.SequenceNode)
+            for source in value_node.value if is_list else [value_node]:
+                if not isinstance(source, yaml.MappingNode):
+                    raise _unreadable(source, "`<<` takes in a mapping, or a list of mappings")
+                inherited = {**self._entries(source, (*inside, id(node))), **inherited}
+        self.merged[id(node)] = {**inherited, **own}
+        return self.merged[id(node)]
 
     def _find_duplicates(self, node: yaml.MappingNode) -> None:
         first_lines: dict[str, int] = {}
@@ -207,17 +335,16 @@ class _Walk:
             line, column = _position(key_node)
             if not isinstance(key_node, yaml.ScalarNode):
                 where = f"{self.path}:{line}:{column}"
-                raise UserError(
-                    Problem("a key must be a text", where, self.lines[line - 1].strip())
-                )
+                raise UserError(Problem("a key must be a text", where, _source(self.lines, line)))
             first_line = first_lines.get(key_node.value)
             first_lines.setdefault(key_node.value, line)
             if first_line is not None:
                 self.problems.append(
                     Problem(
-                        f"duplicate key {key_node.value!r}, first given in line {first_line}",
+                        f"duplicate key {_cut(repr(key_node.value), 60)}, "
+                        f"first given in line {first_line}",
                         f"{self.path}:{line}:{column}",
-                        self.lines[line - 1].strip(),
+                        _source(self.lines, line),
                         "keep one of them",
                     )
                 )

@@ -19,12 +19,16 @@ from ft.runtime.errors import Problem, UserError
 from ft.spec import dialect, pretraining, values
 from ft.spec.distributed import SIZES, check_distributed
 from ft.spec.document import Document, KeyPath, read_document
+from ft.spec.file_names import find_impossible_names, template_text
 from ft.spec.nearest import nearest
 from ft.spec.options import EVERY_NAME, GROUPS, Options
 from ft.spec.pretraining import check_pretraining, read_as_datasets
 from ft.spec.runspec import DatasetSpec, RunSpec, flat_keys, sections_of_keys
 from ft.spec.secrets import find_secrets, hide_secrets
 from ft.spec.type_errors import errors_by_key, fix_of_value, mismatch
+
+MAX_PROBLEMS = 50
+"""So many are told of one file."""
 
 _Tables = tuple[dict[str, dialect.Rename], dict[str, str], dict[str, str]]
 """Old names, keys without effect, unsupported keys."""
@@ -63,7 +67,7 @@ def load_spec(
     try:
         reading, spec = _read(path, arguments, for_preview)
     except UserError as error:
-        raise UserError(*map(hide_secrets, error.problems)) from None
+        raise UserError(*_first(tuple(map(hide_secrets, error.problems)))) from None
     notices = [*reading.notices]
     if spec.training.lr_scheduler == "constant" and _warmup_asked(spec):
         notices.append(
@@ -74,11 +78,21 @@ def load_spec(
     return LoadedSpec(spec, path, tuple(notices), reading.document, reading.options)
 
 
+def _first(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
+    """So many as can be read."""
+    if len(problems) <= MAX_PROBLEMS:
+        return problems
+    rest = Problem(f"and {len(problems) - MAX_PROBLEMS:,} more", problems[-1].where.split(":")[0])
+    return (*problems[:MAX_PROBLEMS], rest)
+
+
 def _read(path: Path, arguments: Sequence[str], for_preview: bool) -> tuple[_Reading, RunSpec]:
     reading = _Reading(read_document(path))
     reading.command_line.apply(arguments)
     reading.secrets()
     flat = reading.states_of_keys()
+    reading.file_names(flat)
+    reading.templates(flat)
     reading.contradictions(flat)
     if not for_preview:
         reading.what_is_only_previewed(flat)
@@ -264,11 +278,34 @@ class _Reading:
 
     def _unknown(self, key_path: KeyPath, candidates: Sequence[str]) -> None:
         key = str(key_path[-1])
-        guess = nearest(key, candidates)
+        is_told = len(self.problems) < MAX_PROBLEMS
+        guess = nearest(key, candidates) if is_told else None
         self.meant.add((*key_path[:-1], guess or ""))
         self.problem(
             key_path, f"unknown key {key!r}", f"did you mean {guess}?" if guess else "remove it"
         )
+
+    def file_names(self, flat: dict[str, Any]) -> None:
+        """Names that no file can have are told here, so that nothing stumbles over them."""
+        for key_path, fault in find_impossible_names(flat):
+            name = ".".join(str(part) for part in key_path)
+            self.problem(key_path, f"{name} {fault}", "name a file or a folder")
+
+    def templates(self, flat: dict[str, Any]) -> None:
+        """A chat template in a file is read here: a run holds its text, not its place."""
+        sets = [
+            ((name, index, _TEMPLATE), entry)
+            for name in ("datasets", "test_datasets")
+            for index, entry in enumerate(flat[name] if isinstance(flat.get(name), list) else [])
+            if isinstance(entry, dict)
+        ]
+        for key_path, holder in [((_TEMPLATE,), flat), *sets]:
+            given = holder.get(_TEMPLATE)
+            if isinstance(given, str):
+                try:
+                    holder[_TEMPLATE] = template_text(given, self.document.path.parent)
+                except UserError as error:
+                    self.problem(key_path, error.problems[0].what, error.problems[0].fix)
 
     def contradictions(self, flat: dict[str, Any]) -> None:
         for rule in dialect.CONTRADICTIONS:
@@ -316,6 +353,7 @@ class _Reading:
 
 
 _NOT_TRAINED = "to train with preferences is not built yet"
+_TEMPLATE = "chat_template_jinja"
 
 _MISSING = {
     "base_model": "base_model: a hub name or a local folder",

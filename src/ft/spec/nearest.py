@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 _CUTOFF = 0.6  # difflib's own: more than half of the letters agree
 
+_LONGEST = 100  # no name is so long, and comparing takes the square of it
+
 
 def nearest(name: str, candidates: Iterable[str]) -> str | None:
     """The candidate closest to a name; None if there is nothing like it.
@@ -14,6 +16,8 @@ def nearest(name: str, candidates: Iterable[str]) -> str | None:
     One slip of the fingers (a letter dropped, doubled, replaced, or two swapped) beats every other
     likeness; among equals, letters that agree decide, then the order of the candidates.
     """
+    if len(name) > _LONGEST:
+        return None
     wanted = _plain(name)
     by_plain = {_plain(candidate): candidate for candidate in reversed(list(candidates))}
     if wanted in by_plain:

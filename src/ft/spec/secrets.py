@@ -38,7 +38,7 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 _IN_ADDRESS = re.compile(
-    r"(?P<scheme>[a-z][a-z0-9+.-]*://)[^/\s@\"']+@"
+    r"(?P<scheme>[a-z][a-z0-9+.-]{0,20}://)[^/\s@\"']+@"
     r"|(?P<query>[?&](?:\w*token|api_?key|sig|x-amz-signature|awsaccesskeyid)=)[^&\s\"']+",
     re.IGNORECASE,
 )

@@ -14,6 +14,8 @@ from ft.spec.document import KeyPath, parse_scalar
 from ft.spec.nearest import nearest
 from ft.spec.secrets import hide
 
+_LONGEST = 2000
+"""Characters of a value that are searched for secrets; fewer are shown."""
 _UNION_MEMBERS = {"str", "bool", "int", "float", "MappingLayout", "PreferenceMapping"}
 
 
@@ -107,5 +109,5 @@ def _is_quoted(text: str) -> bool:
 def _short(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    text = hide(repr(list(value) if isinstance(value, tuple) else value))
+    text = hide(repr(list(value) if isinstance(value, tuple) else value)[:_LONGEST])
     return text if len(text) <= 60 else text[:57] + "..."

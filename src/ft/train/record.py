@@ -12,11 +12,11 @@ from ft.data.feed import TrainingData
 from ft.model import LoadedModel, apply_patches
 from ft.runtime import Problem, RunDirectory, UserError, describe_environment
 from ft.runtime.durable import STAGING_PREFIX, staged_folder, write_json
+from ft.runtime.rundir import RUN_FORMAT
 from ft.spec import dump_spec
 from ft.train.checkpoint import TrainerState
 from ft.train.claim import ClaimedRun
 
-RUN_FORMAT = 1
 NUM_PROBES, PROBE_TOKENS = 8, 128
 
 
