@@ -56,8 +56,9 @@ def write_config(folder: Path, base: Path, *, num_records: int = 18, **keys) -> 
     return path
 
 
-def run(config: Path, *arguments: str, overwrite: bool = False, on_event=lambda event: None):
-    with claim_run(load_spec(config, arguments), overwrite=overwrite) as claimed:
+def run(config: Path, *arguments: str, overwrite=False, overrides=(), on_event=lambda event: None):
+    loaded = load_spec(config, arguments)
+    with claim_run(loaded, overwrite=overwrite, overrides=overrides) as claimed:
         return train(claimed, on_event=on_event)
 
 

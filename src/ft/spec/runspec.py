@@ -20,9 +20,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+)
 
 from ft.spec.chat_templates import checked_chat_template
+from ft.spec.duration import checked_duration
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -40,6 +49,9 @@ Interval = Annotated[float, Field(gt=0), AfterValidator(_whole_from_one_up)]
 """Every N steps; below 1: a share of all steps."""
 
 ChatTemplateName = Annotated[str, AfterValidator(checked_chat_template)]
+
+Duration = Annotated[str, BeforeValidator(checked_duration)]
+"""2h, 90m, 1h30m, 45s."""
 
 WarmUp = Annotated[float, Field(ge=0), AfterValidator(_whole_from_one_up)]
 """Steps; below 1: a share of all steps."""
@@ -393,6 +405,21 @@ class TrainingSpec(Section):
     )
     num_epochs: Annotated[float, Field(gt=0)] = Field(1.0, description="Passes over the data.")
     max_steps: Count | None = Field(None, description="Stop after so many optimizer steps.")
+    max_time: Duration | None = Field(
+        None,
+        description="Save and leave after so long (2h, 90m, 1h30m, 45s), counted from the start of "
+        "the command, as if by SIGTERM: exit 143, and the same command goes on.",
+    )
+    loss_watchdog_threshold: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="Stop a run whose loss stays above this; default: above twice the mean of its "
+        "first 10 steps, plus 1.",
+    )
+    loss_watchdog_patience: Count | None = Field(
+        None,
+        description="Steps in a row above loss_watchdog_threshold that stop the run; default 3, "
+        "without a threshold 20.",
+    )
     learning_rate: Annotated[float, Field(gt=0)] = Field(description="Peak learning rate.")
     optimizer: Optimizers = Field("adamw_torch_fused", description="Optimizer.")
     optim_args: Arguments = Field(

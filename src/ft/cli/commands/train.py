@@ -17,6 +17,12 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Train anew where a run is already.")
     ] = False,
+    override: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--override", metavar="KEY", help="Go on though KEY has another value than before."
+        ),
+    ] = None,
 ) -> None:
     """Train, or go on with a run that was stopped: ft train sql.yml --lora-r 16
 
@@ -26,10 +32,14 @@ def train(
     from ft.cli.display import duration, run_display
     from ft.cli.preflight import check_hub_names
     from ft.train.claim import claim_run
+    from ft.train.signals import leaving_on_signals
 
     loaded = load_checked(config, context.args)
     out = short(Path(loaded.spec.output.output_dir))
-    with claim_run(loaded, overwrite=overwrite) as claimed:
+    with (
+        leaving_on_signals(),
+        claim_run(loaded, overwrite=overwrite, overrides=override or ()) as claimed,
+    ):
         if claimed.is_finished:
             say(f"{out} is finished already; --overwrite trains anew")
         else:
