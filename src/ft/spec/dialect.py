@@ -113,7 +113,7 @@ NO_EFFECT: dict[str, str] = {
     "deepcompile": _ONE_PROCESS,
     "qlora_sharded_model_loading": _ONE_PROCESS,
     **dict.fromkeys(
-        ["ddp_find_unused_parameters", "ddp", "ddp_timeout", "ddp_bucket_cap_mb",
+        ["ddp_find_unused_parameters", "ddp", "ddp_bucket_cap_mb",
          "ddp_broadcast_buffers", "world_size", "heads_k_stride", "ring_attn_func"],
         "one process today",
     ),

@@ -455,6 +455,9 @@ class TrainingSpec(Section):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
         42, description="Seed of order and dropout."
     )
+    ddp_timeout: Count = Field(
+        600, description="Several processes: seconds that one waits for another before it fails."
+    )
 
 
 class EvaluationSpec(Section):

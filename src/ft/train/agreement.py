@@ -20,6 +20,14 @@ class Agreement:
         total = self._accelerator.reduce(own, reduction="sum")
         return [int(count) for count in total.tolist()]
 
+    def of_main(self, number: int) -> int:
+        """The number that the main process gives; the others' own count for nothing."""
+        is_main = self._accelerator.is_main_process
+        if self._accelerator.num_processes == 1:
+            return number
+        own = torch.tensor([number if is_main else 0], device=self._accelerator.device)
+        return int(self._accelerator.reduce(own, reduction="sum").item())
+
     def any(self, flag: bool) -> bool:
         """Whether one of them says yes."""
         return self.counts(flag)[0] > 0

@@ -9,12 +9,14 @@ import math
 import os
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
 
 from ft.data.batches import Flat, Layout, Padded, TokenRow, join, record_lengths
 from ft.data.obtain import token_cache
@@ -46,7 +48,7 @@ from ft.spec import RunSpec
 from ft.spec.duration import seconds_of
 from ft.train.apart import require_records_apart
 from ft.train.cadence import checkpoint_cadence, evaluation_cadence
-from ft.train.checkpoint import CheckpointFolder
+from ft.train.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
 from ft.train.claim import ClaimedRun
 from ft.train.loop import LoopSettings, OnEvent, TrainingLoop
 from ft.train.optimizer import build_optimizer, optimizer_state_bytes
@@ -146,9 +148,7 @@ def _train_in(claimed: ClaimedRun, teller: _Teller) -> dict[str, Any]:
     events = teller.begin(run.events if process_rank() == 0 else Path(os.devnull))
     checkpoints = CheckpointFolder(run.checkpoints, spec.output.save_total_limit, identity)
     loop = _assemble(checkpoints, spec, data, model, batch_layout, events, teller.show)
-    checkpoint = loop.checkpoints.newest(
-        lambda path, why: teller.tell("broken_checkpoint", path=path.name, why=why)
-    )
+    checkpoint = _newest_checkpoint(loop, teller)
     if checkpoint is not None:
         loop.resume(checkpoint)
     if process_rank() == 0:
@@ -213,8 +213,11 @@ def _assemble(
     """Puts the loop's parts together."""
     training = spec.training
     AcceleratorState._reset_state()  # a former run in this process may have had another precision
+    patience_of_ranks = InitProcessGroupKwargs(timeout=timedelta(seconds=training.ddp_timeout))
     accelerator = Accelerator(
-        mixed_precision=model.precision.autocast, cpu=model.hardware.kind == "cpu"
+        mixed_precision=model.precision.autocast,
+        cpu=model.hardware.kind == "cpu",
+        kwargs_handlers=[patience_of_ranks],
     )
     plan = plan_steps(
         data.train.lengths,
@@ -300,6 +303,19 @@ def _plan_summary(loop: TrainingLoop, spec: RunSpec, hardware: Hardware) -> dict
         "num_processes": loop.accelerator.num_processes,
         "device": hardware.kind,
     }
+
+
+def _newest_checkpoint(loop: TrainingLoop, teller: _Teller) -> Checkpoint | None:
+    """The one to go on from: one process finds it and sets broken ones aside, all read it."""
+    found = None
+    if process_rank() == 0:
+        found = loop.checkpoints.newest(
+            lambda path, why: teller.tell("broken_checkpoint", path=path.name, why=why)
+        )
+    step = loop.agreement.of_main(0 if found is None else found.state.step)
+    if process_rank() == 0 or not step:
+        return found
+    return read_checkpoint(loop.checkpoints.at_step(step))
 
 
 def _space_need(loop: TrainingLoop, model: LoadedModel, spec: RunSpec) -> SpaceNeed:
