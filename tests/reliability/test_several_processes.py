@@ -107,6 +107,7 @@ def test_a_signal_saves_once_and_leaves(group):
     assert all(map(is_gone, ranks.values()))
 
 
+@pytest.mark.slow
 def test_no_orphans_when_the_command_itself_is_killed(group):
     command, ranks, _ = group
     command.kill()
@@ -117,6 +118,7 @@ def test_no_orphans_when_the_command_itself_is_killed(group):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_one_that_raises_ends_all_and_its_words_are_shown(tmp_path, tiny_llama):
     (tmp_path / "raises.py").write_text(STRATEGY)
     config = write_config(

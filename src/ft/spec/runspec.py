@@ -412,8 +412,8 @@ class TrainingSpec(Section):
     )
     loss_watchdog_threshold: Annotated[float, Field(gt=0)] | None = Field(
         None,
-        description="Stop a run whose loss stays above this; default: above twice the mean of its "
-        "first 10 steps, plus 1.",
+        description="Stop a run whose loss stays above this; default: above three times the lowest "
+        "of its first 10 steps, plus 2.",
     )
     loss_watchdog_patience: Count | None = Field(
         None,

@@ -52,7 +52,7 @@ class TrainerState:
     num_skipped_steps: int = 0
     """Steps that the fp16 scaler skipped because of overflow."""
     num_skipped_in_a_row: int = 0
-    first_losses_sum: float = 0.0
+    lowest_first_loss: float | None = None
     """Of the steps that say what a usual loss is, see health.py."""
     num_high_losses_in_a_row: int = 0
     best_loss: float | None = None

@@ -3,8 +3,8 @@
 Not a number: loss or gradient; the run stops before the optimizer's step.
 Overflow: an fp16 scaler skips such a step and tries a smaller scale; 20 in a row are no scale's
 fault.
-Divergence: the loss stays above a threshold. It is the user's own; without one, it is twice the
-mean of the first 10 steps plus 1, for 20 steps in a row: worse by far than the base itself.
+Divergence: the loss stays above a threshold. It is the user's own; without one, it is three times
+the lowest of the first 10 steps plus 2, for 20 steps in a row: worse by far than the base itself.
 """
 
 from __future__ import annotations
@@ -94,12 +94,12 @@ class HealthCheck:
         if self.threshold is not None:
             threshold, usual = self.threshold, "loss_watchdog_threshold"
         elif state.step <= NUM_FIRST_LOSSES:
-            state.first_losses_sum += loss
+            state.lowest_first_loss = min(loss, state.lowest_first_loss or loss)
             return
         else:
-            first = state.first_losses_sum / NUM_FIRST_LOSSES
-            threshold = 2 * first + 1
-            usual = f"the first {NUM_FIRST_LOSSES} had {first:.4g}"
+            lowest = state.lowest_first_loss or 0.0
+            threshold = 3 * lowest + 2
+            usual = f"the lowest of the first {NUM_FIRST_LOSSES} was {lowest:.4g}"
         is_high = loss > threshold
         state.num_high_losses_in_a_row = state.num_high_losses_in_a_row + 1 if is_high else 0
         if state.num_high_losses_in_a_row >= self.patience:

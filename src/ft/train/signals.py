@@ -6,7 +6,9 @@ In the loop the first one asks to stop after the step and its checkpoint; the se
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +30,6 @@ def leaving_on_signals() -> Iterator[None]:
     """
 
     def leave(number: int, frame: FrameType | None) -> None:
-        _let_the_next_one_kill()
         raise Interrupted(
             number,
             Problem(
@@ -72,7 +73,6 @@ class StopRequest:
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self._signal_number = number
-        _let_the_next_one_kill()
 
 
 @contextmanager
@@ -83,13 +83,37 @@ def _handling_signals(handler: _Handler) -> Iterator[None]:
         return
     previous = {number: signal.signal(number, handler) for number in _SIGNALS}
     try:
-        yield
+        with _ending_at_the_second():
+            yield
     finally:
         for number, former in previous.items():
             signal.signal(number, former)
 
 
-def _let_the_next_one_kill() -> None:
-    """At once, whatever the program is doing: by the kernel, not by Python."""
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
+@contextmanager
+def _ending_at_the_second() -> Iterator[None]:
+    """While entered, a second signal ends the process at once.
+
+    Python runs a handler between two lines of Python, and one pass of a large model is one line. So
+    a thread counts: the interpreter writes each signal into a socket the moment it comes.
+    """
+    receiving, sending = socket.socketpair()
+    sending.setblocking(False)
+    former = signal.set_wakeup_fd(sending.fileno(), warn_on_full_buffer=False)
+    thread = threading.Thread(target=_count, args=[receiving], daemon=True, name="signals")
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(former)
+        sending.close()
+        thread.join()
+        receiving.close()
+
+
+def _count(receiving: socket.socket) -> None:
+    num_signals = 0
+    while byte := receiving.recv(1):  # empty once the other end is closed
+        num_signals += byte[0] in _SIGNALS
+        if num_signals == 2:
+            os._exit(128 + byte[0])
