@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import yaml
@@ -56,8 +59,9 @@ def write_config(folder: Path, base: Path, *, num_records: int = 18, **keys) -> 
     return path
 
 
-def run(config: Path, *arguments: str, overwrite: bool = False, on_event=lambda event: None):
-    with claim_run(load_spec(config, arguments), overwrite=overwrite) as claimed:
+def run(config: Path, *arguments: str, overwrite=False, overrides=(), on_event=lambda event: None):
+    loaded = load_spec(config, arguments)
+    with claim_run(loaded, overwrite=overwrite, overrides=overrides) as claimed:
         return train(claimed, on_event=on_event)
 
 
@@ -82,3 +86,25 @@ def stop_after(step):
             os.kill(os.getpid(), signal.SIGTERM)
 
     return on_event
+
+
+def start_ft(*arguments, **options) -> subprocess.Popen:
+    """`ft` as a process of its own, on one thread; its output is kept."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "ft", *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, **(pipes | options))
+
+
+def wait_for(condition, process: subprocess.Popen, timeout_s: float = 120) -> None:
+    """Until the condition holds; a process that ends first is a failure."""
+    until = time.monotonic() + timeout_s
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until, "it never came to that"
+        time.sleep(0.01)
+
+
+def reached(out: Path, step: int):
+    """Whether the run has reported the step."""
+    return lambda: any(each[0] >= step for each in curve(out))

@@ -170,7 +170,7 @@ class TestRuns:
         config = write_config(tmp_path, tiny_llama, **PACKING, num_epochs=2)
         with pytest.raises(Interrupted):
             run(config, on_event=stop_after(2))
-        with pytest.raises(UserError, match="sample_packing was true when this run began"):
+        with pytest.raises(UserError, match="began otherwise: sample_packing"):
             run(config, "--sample-packing", "false")
 
     def test_two_processes_train_like_one(self, tmp_path, tiny_llama):

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ft.runtime import RunDirectory, TrainingError, UserError
+from ft.runtime import Interrupted, RunDirectory, TrainingError, UserError
 from ft.spec import load_spec
-from runs import curve, events, run, write_config
+from runs import curve, events, run, stop_after, write_config
 
 
 def steps_of(out):
@@ -61,8 +61,13 @@ def test_a_changed_config_is_refused_key_by_key(tmp_path, tiny_llama):
     run(config)
     with pytest.raises(UserError) as caught:
         run(config, "--lora-r", "8", "--seed", "1", "--logging-steps", "5")
-    assert [problem.what.split()[0] for problem in caught.value.problems] == ["lora_r", "seed"]
-    assert "--overwrite" in caught.value.problems[-1].fix
+    (problem,) = caught.value.problems
+    assert problem.what.endswith("began otherwise: lora_r, seed")
+    table = [line.split() for line in problem.fix.splitlines()]
+    assert table[0] == ["then", "now"]
+    assert table[1][:4] == ["lora_r", "4", "8", "fixed:"]
+    assert table[2] == ["seed", "7", "1", "--override", "seed"]
+    assert "--overwrite" in problem.fix
 
 
 def test_changed_data_is_refused(tmp_path, tiny_llama):
@@ -79,8 +84,28 @@ def test_changed_data_is_refused(tmp_path, tiny_llama):
         run(config, on_event=stop)
     data = tmp_path / "data.jsonl"
     data.write_text(data.read_text().replace("COUNT", "MAX"))
-    with pytest.raises(UserError, match="data changed"):
+    with pytest.raises(UserError, match="began otherwise: data") as caught:
         run(config)
+    assert "--override data" in caught.value.problems[0].fix
+    run(config, overrides=["data"])
+    assert events(tmp_path / "out", "resumed")[0]["step"] == 2
+    assert len(curve(tmp_path / "out")) == 4
+
+
+def test_what_shapes_the_result_may_change_if_it_is_named(tmp_path, tiny_llama):
+    config = write_config(tmp_path, tiny_llama, max_steps=4)
+    with pytest.raises(Interrupted):
+        run(config, on_event=stop_after(2))
+    changed = ("--learning-rate", "1e-3", "--lora-r", "8")
+    with pytest.raises(UserError, match="began otherwise: lora_r, learning_rate"):
+        run(config, *changed, overrides=["seed"])
+    with pytest.raises(UserError, match=r"began otherwise: lora_r$"):
+        run(config, *changed, overrides=["learning_rate", "lora_r"])
+    with pytest.raises(UserError, match="did you mean learning_rate"):
+        run(config, overrides=["learning_rat"])
+    run(config, "--learning-rate", "1e-3", overrides=["learning_rate"])
+    assert len(curve(tmp_path / "out")) == 4
+    assert load_spec(tmp_path / "out" / "resolved.yml").spec.training.learning_rate == 1e-3
 
 
 def test_a_failing_start_leaves_a_finished_run_alone(tmp_path, tiny_llama):

@@ -24,6 +24,7 @@ from rich.progress import (
 from ft.cli.output import discard_output
 from ft.cli.visible import marks_for, one_line
 from ft.runtime import process_rank
+from ft.train.space import in_bytes
 
 Event = dict[str, Any]
 
@@ -210,10 +211,23 @@ def _evaluation(event: Event) -> list[str]:
     ]
 
 
+def _space(event: Event) -> list[str]:
+    if not event["is_tight"]:
+        return []
+    needed, free, one = (
+        in_bytes(event[key]) for key in ("needed_bytes", "free_bytes", "checkpoint_bytes")
+    )
+    return [
+        f"note: the disk may get full: the run will write {needed}, {free} are free; a checkpoint "
+        f"takes {one}, and save_total_limit says how many are kept"
+    ]
+
+
 _SENTENCES: dict[str, Callable[[Event], list[str]]] = {
     "data": lambda event: list(event.get("summary", [])),
     "stream": lambda event: list(event["summary"]),
     "model": _model,
+    "space": _space,
     "start": _start,
     "evaluation": _evaluation,
     "checkpoint": lambda e: [f"step {e['step']}: checkpoint saved ({e['save_time_s']:.1f} s)"],

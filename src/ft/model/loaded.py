@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,6 +64,17 @@ class LoadedModel:
         """Parameters that the optimizer steps."""
         return sum(parameter.numel() for _, parameter in self.trainable_parameters())
 
+    @property
+    def saved_bytes(self) -> int:
+        """What ``save_weights`` writes, the files' headers aside."""
+        if self.has_adapter:
+            tensors = list(
+                get_peft_model_state_dict(self.model, save_embedding_layers=False).values()
+            )
+        else:
+            tensors = list(self.model.parameters())
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
     def trainable_parameters(self) -> list[tuple[str, nn.Parameter]]:
         """Names and tensors that the optimizer steps; a tied one once."""
         return [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
@@ -115,15 +126,27 @@ class LoadedModel:
         Writes nothing else, no README, no tokenizer; the caller stages the folder.
         """
         folder.mkdir(parents=True, exist_ok=True)
+        self.snapshot()(folder)
+
+    def snapshot(self) -> Callable[[Path], Any]:
+        """What writes the trained weights to a folder.
+
+        An adapter is copied, so it can be written later, from any thread. A whole model is not: a
+        second copy may not fit into memory.
+        """
         if not self.has_adapter:
-            self.model.save_pretrained(folder)
-            return
+            write_model: Callable[[Path], Any] = self.model.save_pretrained
+            return write_model
         state = get_peft_model_state_dict(self.model, save_embedding_layers=False)
         separate = {name: _own_copy(tensor) for name, tensor in state.items()}
-        save_file(separate, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
         config = copy.copy(self.model.active_peft_config)
         config.inference_mode = True
-        config.save_pretrained(str(folder))
+
+        def write(folder: Path) -> None:
+            save_file(separate, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+            config.save_pretrained(str(folder))
+
+        return write
 
     def load_weights(self, folder: Path) -> None:
         """Restores, bit for bit, what ``save_weights`` wrote.
@@ -162,7 +185,7 @@ def _require_same_tensors(state: dict[str, Any], expected: dict[str, Any], folde
 
 def _own_copy(tensor: Tensor) -> Tensor:
     """On the CPU, sharing nothing with the model: tied tensors are written out twice."""
-    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+    return tensor.detach().to("cpu", copy=True).contiguous()
 
 
 def _num_weights(parameter: nn.Parameter) -> int:

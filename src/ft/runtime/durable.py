@@ -99,10 +99,24 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def retire(folder: Path) -> None:
+    """Removes a folder that counts by its name: the name goes first, so that no half is found."""
+    aside = folder.with_name(f"{STAGING_PREFIX}old-{folder.name}-{os.getpid()}")
+    remove(aside)
+    folder.rename(aside)
+    shutil.rmtree(aside)
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""No space, none of the user's share, or a file longer than the process may write."""
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Whether an error says that there is no space left, however a library words it."""
-    is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return is_full or "No space left on device" in str(error)
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    text = str(error)
+    return any(f"(os error {number})" in text or os.strerror(number) in text for number in _FULL)
 
 
 def sync_tree(folder: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,10 @@ class EventLog:
         self._file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
         self._file.flush()
         return record
+
+    def sync(self) -> None:
+        """Flushes the file to the disk: a checkpoint must not outlive the lines before it."""
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Closes the file."""

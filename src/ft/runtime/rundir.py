@@ -164,7 +164,9 @@ class RunDirectory:
             lock.truncate(0)
             lock.write(f"process {os.getpid()} on {os.uname().nodename}")
             lock.flush()
-            remove_leftovers(self.path)
+            for folder in (self.path, self.checkpoints):
+                if folder.is_dir():
+                    remove_leftovers(folder)
             yield
         finally:
             lock.close()

@@ -24,6 +24,11 @@ class Cadence:
             return True
         return self.at_epoch_end and steps_per_epoch is not None and step % steps_per_epoch == 0
 
+    def num_due(self, first: int, last: int, steps_per_epoch: int | None) -> int:
+        """How often it is due in these steps, both included; the last one always counts."""
+        due = sum(self.is_due(step, steps_per_epoch) for step in range(first, last))
+        return due + (first <= last)
+
 
 def evaluation_cadence(
     spec: EvaluationSpec, num_steps: int, steps_per_epoch: int | None

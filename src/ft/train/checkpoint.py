@@ -9,26 +9,30 @@
 A checkpoint is filled under a temporary name and renamed into place, so a folder called ``step-*``
 was complete when it got its name. On reading, each file is compared with the manifest; a checkpoint
 that fails is named and set aside (``broken-step-*``), and the one before it is used. Old ones are
-removed only after a newer one has its name.
+removed only after a newer one has its name, never the best one, nor the one that the run went on
+from.
 
-No generator state is saved: order and dropout follow from (seed, step), see loop.py.
+No generator state is saved: before each pass, generators of every kind are put where (seed, step,
+pass, process) says, and the order of the data follows from (seed, epoch); see loop.py. So the
+position in the data is the step.
 """
 
 from __future__ import annotations
 
 import json
+import random
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ft.runtime.durable import sha256_of, staged_folder
+from ft.runtime.durable import remove, retire, sha256_of, staged_folder
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -47,6 +51,10 @@ class TrainerState:
     num_tokens_seen: int = 0
     num_skipped_steps: int = 0
     """Steps that the fp16 scaler skipped because of overflow."""
+    num_skipped_in_a_row: int = 0
+    lowest_first_loss: float | None = None
+    """Of the steps that say what a usual loss is, see health.py."""
+    num_high_losses_in_a_row: int = 0
     best_loss: float | None = None
     best_step: int | None = None
     num_evaluations_without_gain: int = 0
@@ -67,46 +75,69 @@ class Checkpoint:
     scaler: dict[str, Any] | None
 
 
-class CheckpointFolder:
-    """The checkpoints of one run."""
+@dataclass(frozen=True)
+class Snapshot:
+    """A run as it stood after a step, on the host: what training does next changes none of it.
 
-    def __init__(self, path: Path, keep: int | None) -> None:
-        self.path = path
-        self.keep = keep
+    The weights of a full fine-tune are the exception: they are the model's own.
+    """
 
-    def save(
-        self,
+    step: int
+    write_weights: Callable[[Path], None]
+    optimizer_tensors: dict[str, Tensor]
+    content: dict[str, Any]
+    """What trainer_state.json holds."""
+
+    @classmethod
+    def take(
+        cls,
         state: TrainerState,
         *,
-        save_weights: Callable[[Path], None],
+        write_weights: Callable[[Path], None],
         optimizer: dict[str, Any],
         schedule: dict[str, Any],
         scaler: dict[str, Any] | None,
-        keep_step: int | None,
-    ) -> Path:
-        """Writes a checkpoint for ``state.step``, then removes those beyond the limit.
+    ) -> Snapshot:
+        """Copies what a checkpoint holds; ``write_weights`` writes the weights to a folder."""
+        tensors: dict[str, Tensor] = {}
+        content = {
+            "format": FORMAT,
+            "state": asdict(state),
+            "optimizer": _take_tensors(optimizer, tensors, "optimizer"),
+            "schedule": dict(schedule),
+            "scaler": scaler,
+        }
+        return cls(state.step, write_weights, tensors, content)
+
+
+class CheckpointFolder:
+    """The checkpoints of one run."""
+
+    def __init__(
+        self, path: Path, keep: int | None, identity: dict[str, Any] | None = None
+    ) -> None:
+        """The folder, how many to keep, and what each one says of the run: run.json's content."""
+        self.path = path
+        self.keep = keep
+        self.identity = identity
+        self.resumed_step: int | None = None
+        """The one that the run went on from is kept as long as the process lives."""
+
+    def commit(self, snapshot: Snapshot, *, keep_step: int | None) -> Path:
+        """Writes a checkpoint, then removes those beyond the limit.
 
         The checkpoint of ``keep_step`` (the best one) is never removed.
 
         Raises:
             OSError: no space, not writable; what was there before is untouched.
         """
-        target = self.path / f"step-{state.step:06d}"
+        target = self.at_step(snapshot.step)
         with staged_folder(target) as staging:
-            save_weights(staging)
-            tensors: dict[str, Tensor] = {}
-            tree = _take_tensors(optimizer, tensors, "optimizer")
-            save_file(tensors, staging / _OPTIMIZER)
-            content = {
-                "format": FORMAT,
-                "state": asdict(state),
-                "optimizer": tree,
-                "schedule": schedule,
-                "scaler": scaler,
-            }
-            _write_json(staging / _STATE, content)
+            snapshot.write_weights(staging)
+            save_file(snapshot.optimizer_tensors, staging / _OPTIMIZER)
+            _write_json(staging / _STATE, {**snapshot.content, "run": self.identity})
             _write_json(staging / MANIFEST, _manifest_of(staging))
-        self._prune(keep_step)
+        self._prune({snapshot.step, self.resumed_step, keep_step})
         return target
 
     def newest(self, on_broken: Callable[[Path, str], None]) -> Checkpoint | None:
@@ -117,8 +148,15 @@ class CheckpointFolder:
             except (OSError, ValueError, KeyError, TypeError) as error:
                 on_broken(path, str(error))
                 # Out of the way: it must not count as one of the newest when old ones are removed.
-                path.rename(path.with_name(f"broken-{path.name}"))
+                broken = path.with_name(f"broken-{path.name}")
+                remove(broken)
+                path.rename(broken)
         return None
+
+    @property
+    def num_there(self) -> int:
+        """How many there are."""
+        return len(self._all())
 
     def at_step(self, step: int) -> Path:
         """Where the checkpoint of a step is."""
@@ -137,15 +175,14 @@ class CheckpointFolder:
         found = [path for path in self.path.glob("step-*") if _NAME.fullmatch(path.name)]
         return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
-    def _prune(self, keep_step: int | None) -> None:
+    def _prune(self, needed_steps: set[int | None]) -> None:
         if self.keep is None:
             return
-        kept = set(self._all()[-self.keep :])
-        if keep_step is not None:
-            kept.add(self.at_step(keep_step))
-        for path in self._all():
-            if path not in kept:
-                shutil.rmtree(path)
+        found = self._all()
+        needed = {self.at_step(step) for step in needed_steps if step is not None}
+        for path in found[: -self.keep]:
+            if path not in needed:
+                retire(path)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -156,6 +193,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         OSError: it can't be read.
     """
     manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    if manifest["format"] != FORMAT:
+        raise ValueError(f"format {manifest['format']}, this version reads {FORMAT}")
     for name, expected in manifest["files"].items():
         file = path / name
         if not file.is_file():
@@ -165,8 +204,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
         if sha256_of(file) != expected["sha256"]:
             raise ValueError(f"{name} is damaged: its bytes are not those that were written")
     content = json.loads((path / _STATE).read_text(encoding="utf-8"))
-    if content["format"] != FORMAT:
-        raise ValueError(f"format {content['format']}, this version reads {FORMAT}")
     return Checkpoint(
         path,
         TrainerState(**content["state"]),
@@ -197,7 +234,7 @@ def _write_json(path: Path, value: Any) -> None:
 def _take_tensors(value: Any, tensors: dict[str, Tensor], name: str) -> Any:
     """The value as JSON; each tensor goes into ``tensors`` and leaves its name behind."""
     if isinstance(value, Tensor):
-        tensors[name] = value.detach().cpu().contiguous().clone()
+        tensors[name] = value.detach().to("cpu", copy=True).contiguous()
         return {"$tensor": name}
     if isinstance(value, dict):
         return {
@@ -222,12 +259,14 @@ def _put_tensors(tree: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def seed_generators(seed: int, *counters: int) -> None:
-    """Puts torch's generators where (seed, counters) says, on every device.
+    """Puts the generators of torch (on every device), numpy and Python where (seed, counters) says.
 
-    Dropout then depends on where the run stands and on nothing that happened before.
+    What is drawn then depends on where the run stands and on nothing that happened before.
     """
     mixed = seed & 0xFFFFFFFF
     for counter in counters:  # splitmix-style mixing: neighbouring counters give unrelated seeds
         mixed = (mixed * 0x9E3779B97F4A7C15 + counter + 1) & 0xFFFFFFFFFFFFFFFF
         mixed ^= mixed >> 31
     torch.manual_seed(mixed & 0x7FFFFFFFFFFFFFFF)
+    random.seed(mixed)
+    np.random.seed(mixed & 0xFFFFFFFF)  # the global one, which a model's code may draw from

@@ -3,41 +3,21 @@
 All of it happens before anything heavy is imported, so that a second run in the same directory, a
 finished one or a changed config is told in a moment.
 
-A run resumes only if nothing that shapes its result has changed. Keys that only say how often to
-report, evaluate or save, and where, are free.
+A run resumes only if nothing that shapes its result has changed, or the user says that it may
+(identity.py).
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ft.runtime import Problem, RunDirectory, UserError, process_rank
-from ft.spec import LoadedSpec, RunSpec, flat_keys, load_spec
-
-FREE_KEYS = frozenset(
-    {
-        "output_dir",
-        "logging_steps",
-        "save_steps",
-        "saves_per_epoch",
-        "save_strategy",
-        "save_total_limit",
-        "eval_steps",
-        "evals_per_epoch",
-        "eval_strategy",
-        "eval_batch_size",
-        "eval_sample_packing",
-        "early_stopping_patience",
-        "max_drop",
-        "dataset_prepared_path",
-        "dataset_num_proc",
-    }
-)
+from ft.runtime import RunDirectory, process_rank
+from ft.spec import LoadedSpec, RunSpec
+from ft.train.identity import differences, require_known, require_same_run
 
 
 @dataclass(frozen=True)
@@ -50,6 +30,10 @@ class ClaimedRun:
     config: Path
     overwrites: bool
     """A run that is there gives way, once the new one has its data and its model."""
+    overrides: frozenset[str]
+    """What may differ from the run that is there."""
+    started_s: float
+    """When the command began, on the clock of ``time.monotonic``."""
 
     @property
     def is_finished(self) -> bool:
@@ -58,7 +42,9 @@ class ClaimedRun:
 
 
 @contextmanager
-def claim_run(loaded: LoadedSpec, *, overwrite: bool) -> Iterator[ClaimedRun]:
+def claim_run(
+    loaded: LoadedSpec, *, overwrite: bool, overrides: Collection[str] = ()
+) -> Iterator[ClaimedRun]:
     """Holds the spec's output directory for the length of the block.
 
     Of several processes of one run, the first one holds it for all.
@@ -66,19 +52,20 @@ def claim_run(loaded: LoadedSpec, *, overwrite: bool) -> Iterator[ClaimedRun]:
     Args:
         loaded: The spec and the file that it came from.
         overwrite: Train anew where a run is already.
+        overrides: Keys whose values may differ from those that the run began with.
 
     Raises:
         UserError: another process holds it; there are files that are not from ft; the run in it has
             another config.
     """
+    started_s = time.monotonic()
     spec = located_spec(loaded)
+    require_known(overrides, spec)
     directory = RunDirectory(Path(spec.output.output_dir))
     with directory.claimed() if process_rank() == 0 else nullcontext():
         if not overwrite and directory.state != "empty":
-            problems = identity_problems(directory, spec)
-            if problems:
-                raise UserError(*problems)
-        yield ClaimedRun(directory, spec, loaded.path, overwrite)
+            require_same_run(directory, differences(directory, spec), overrides)
+        yield ClaimedRun(directory, spec, loaded.path, overwrite, frozenset(overrides), started_s)
 
 
 def located_spec(loaded: LoadedSpec) -> RunSpec:
@@ -120,27 +107,3 @@ def _located(name: str, folders: tuple[Path, ...]) -> str:
         if path.exists():
             return str(path.resolve())
     return name
-
-
-def identity_problems(run: RunDirectory, spec: RunSpec) -> list[Problem]:
-    """One problem for each key whose value differs from the run's own."""
-    before = flat_keys(load_spec(run.resolved_spec).spec)
-    now = json.loads(spec.model_dump_json())
-    now = {key: value for section in now.values() for key, value in section.items()}
-    changed = [key for key in now if key not in FREE_KEYS and before.get(key) != now[key]]
-    return [
-        Problem(
-            f"{key} was {_short(before.get(key))} when this run began, now {_short(now[key])}",
-            str(run.path),
-            fix=_FIX if key == changed[-1] else "",
-        )
-        for key in changed
-    ]
-
-
-_FIX = "set it back, set another --output-dir, or start anew with --overwrite"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -6,7 +6,7 @@
         stop if the loss or the gradient is not a number
         clip, update, advance the schedule
         report, evaluate, save: each at its cadence
-        leave, after a checkpoint, if a signal came
+        leave, after a checkpoint, if a signal came or the time is over
 
 Everything random follows from counters: order from (seed, epoch), dropout from (seed, step,
 micro-batch, process). So a resumed run needs weights, optimizer and step number, and no more; a
@@ -16,12 +16,12 @@ stream adds the counters of its place.
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -33,25 +33,16 @@ from ft.data.batches import Batch, TokenRow, join, record_lengths
 from ft.data.feed import Feed, FeedRow
 from ft.data.segments import IGNORE_INDEX
 from ft.evaluate.objective import Objective, held_out_loss
-from ft.runtime import EventLog, Interrupted, Problem, TrainingError
+from ft.runtime import EventLog, Interrupted, Problem
+from ft.train.agreement import Agreement
 from ft.train.cadence import Cadence
-from ft.train.checkpoint import (
-    Checkpoint,
-    CheckpointFolder,
-    TrainerState,
-    seed_generators,
-)
+from ft.train.checkpoint import Checkpoint, CheckpointFolder, TrainerState, seed_generators
+from ft.train.health import HealthCheck
 from ft.train.memory import peak_memory_bytes
+from ft.train.saving import CheckpointWriter, Weights, Written
 from ft.train.signals import StopRequest
 
 OnEvent = Callable[[dict[str, Any]], None]
-
-
-class Weights(Protocol):
-    """Whoever can write the trained weights to a folder and read them back."""
-
-    def save_weights(self, folder: Path) -> None: ...  # noqa: D102
-    def load_weights(self, folder: Path) -> None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -68,6 +59,8 @@ class LoopSettings:
     early_stopping_patience: int | None
     keeps_best: bool
     """End with the weights of the best evaluation."""
+    loss_watchdog_threshold: float | None
+    loss_watchdog_patience: int | None
 
 
 @dataclass
@@ -116,15 +109,25 @@ class TrainingLoop:
         self.on_event = on_event
         self.state = TrainerState()
         self.saved_step: int | None = None
+        self.agreement = Agreement(accelerator)
+        self.writer = CheckpointWriter(
+            checkpoints,
+            accelerator=accelerator,
+            weights=weights,
+            optimizer=optimizer,
+            schedule=schedule,
+            on_written=self._tell_of_checkpoint,
+        )
+        self.health = HealthCheck(
+            threshold=settings.loss_watchdog_threshold,
+            patience=settings.loss_watchdog_patience,
+            tell=self._tell,
+        )
         self.parameters = [p for p in model.parameters() if p.requires_grad]
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Puts the run where the checkpoint says."""
-        self.weights.load_weights(checkpoint.path)
-        self.optimizer.load_state_dict(checkpoint.optimizer)
-        self.schedule.load_state_dict(checkpoint.schedule)
-        if self.accelerator.scaler is not None and checkpoint.scaler is not None:
-            self.accelerator.scaler.load_state_dict(checkpoint.scaler)
+        self.writer.restore(checkpoint)
         self.state = replace(checkpoint.state)
         if self.state.feed_position is not None:
             self.feed.go_to(self.state.feed_position)
@@ -134,30 +137,38 @@ class TrainingLoop:
         self.saved_step = self.state.step
         self._tell("resumed", step=self.state.step, checkpoint=checkpoint.path.name)
 
-    def run(self) -> TrainerState:
-        """Trains to the end.
+    def run(self, stop: StopRequest) -> TrainerState:
+        """Trains to the end, or until ``stop`` asks to leave.
 
         Raises:
-            TrainingError: the loss or the gradient is not a number.
-            Interrupted: a signal came; a checkpoint was written.
+            TrainingError: the loss or the gradient is not a number, or the run diverged.
+            Interrupted: a signal came or the time is over; a checkpoint was written.
+            OSError: a checkpoint could not be written.
         """
+        try:
+            with stop.listening(), closing(self.feed):
+                self._train(stop)
+                self.writer.settle()
+        finally:
+            self.writer.close()
+        self._load_best()
+        return self.state
+
+    def _train(self, stop: StopRequest) -> None:
         state, settings = self.state, self.settings
         self.model.train()
-        with StopRequest() as stop, closing(self.feed):
-            if state.step == 0 and self.heldout_rows is not None:
+        if state.step == 0 and self.heldout_rows is not None:
+            self._evaluate()
+        while state.step < settings.num_steps and not state.is_stopped_early:
+            result = self._step()
+            self._report(result)
+            self.health.note_step(state, result.loss, was_skipped=result.was_skipped)
+            is_last = state.step == settings.num_steps
+            if self._is_due(settings.evaluation) or is_last:
                 self._evaluate()
-            while state.step < settings.num_steps and not state.is_stopped_early:
-                result = self._step()
-                self._report(result)
-                is_last = state.step == settings.num_steps
-                if self._is_due(settings.evaluation) or is_last:
-                    self._evaluate()
-                if self._is_due(settings.checkpoints) or is_last or state.is_stopped_early:
-                    self._save()
-                if stop.signal_number is not None:
-                    self._leave(stop.signal_number)
-            self._load_best()
-        return state
+            if self._is_due(settings.checkpoints) or is_last or state.is_stopped_early:
+                self._save()
+            self._look_around(stop)
 
     # -- one optimizer step -------------------------------------------------------------------
 
@@ -176,9 +187,10 @@ class TrainingLoop:
             is_last = number == len(micro_batches) - 1
             loss_sum += self._forward_backward(batch, num_trained, synchronize=is_last)
         loss = self._total(loss_sum) / num_trained
-        self._require_finite("loss", loss, records)
+        self.health.require_finite("loss", loss, step=step + 1, records=records)
         grad_norm = self._clip()
-        self._require_finite("gradient norm", grad_norm, records)
+        if self.accelerator.scaler is None:  # which skips a step whose gradient overflowed
+            self.health.require_finite("gradient norm", grad_norm, step=step + 1, records=records)
         learning_rate = float(self.schedule.get_last_lr()[0])
         was_skipped = self._update()
         num_tokens = sum(map(_num_tokens, rows))
@@ -232,32 +244,12 @@ class TrainingLoop:
         self.optimizer.step()
         was_skipped = bool(self.accelerator.optimizer_step_was_skipped)
         self.optimizer.zero_grad()
-        if was_skipped:
-            self.state.num_skipped_steps += 1
-        else:
+        if not was_skipped:
             self.schedule.step()
         return was_skipped
 
     def _total(self, value: torch.Tensor) -> float:
         return float(self.accelerator.reduce(value, reduction="sum"))
-
-    def _require_finite(self, name: str, value: float, records: Sequence[TokenRow]) -> None:
-        """NaN must not reach the weights; an overflow that the fp16 scaler handles may pass."""
-        if math.isfinite(value) or (
-            name == "gradient norm" and self.accelerator.scaler is not None
-        ):
-            return
-        step = self.state.step + 1
-        origins = [str(getattr(record, "origin", "?")) for record in records]
-        self._tell("failed", step=step, what=f"{name} is {value}", records=origins)
-        raise TrainingError(
-            Problem(
-                f"the {name} of step {step} is {value}; the weights are as after step {step - 1}",
-                where=", ".join(origins[:8]) + (" ..." if len(origins) > 8 else ""),
-                fix="lower learning_rate, raise warmup_steps, or use bf16 instead of fp16; "
-                "the records of the step are in events.jsonl",
-            )
-        )
 
     # -- at their cadence ---------------------------------------------------------------------
 
@@ -321,34 +313,46 @@ class TrainingLoop:
             self._tell("stopped_early", step=state.step, best_step=state.best_step)
 
     def _save(self) -> None:
-        """One process writes, when all have come here; the others wait until it is done."""
-        if self.saved_step == self.state.step and not self.state.is_stopped_early:
+        """Begins a checkpoint; it is told of when it is whole."""
+        if self.saved_step == self.state.step:
             return
-        started = time.perf_counter()
-        self.accelerator.wait_for_everyone()
         self.state.feed_position = self.feed.position()
+        self.health.require_finite_weights(self.parameters, step=self.state.step)
         if self.accelerator.is_main_process:
-            scaler = self.accelerator.scaler
-            self.checkpoints.save(
-                self.state,
-                save_weights=self.weights.save_weights,
-                optimizer=self.optimizer.state_dict(),
-                schedule=self.schedule.state_dict(),
-                scaler=None if scaler is None else scaler.state_dict(),
-                keep_step=self.state.best_step if self.settings.keeps_best else None,
-            )
-        self.accelerator.wait_for_everyone()
+            self.events.sync()
+        keep_step = self.state.best_step if self.settings.keeps_best else None
+        self.writer.save(self.state, keep_step=keep_step)
         self.saved_step = self.state.step
-        save_time_s = round(time.perf_counter() - started, 3)
-        self._tell("checkpoint", step=self.state.step, save_time_s=save_time_s)
 
-    def _leave(self, signal_number: int) -> None:
+    def _tell_of_checkpoint(self, written: Written) -> None:
+        self._tell(
+            "checkpoint",
+            step=written.step,
+            stall_time_s=round(written.stall_time_s, 3),
+            save_time_s=round(written.save_time_s, 3),
+        )
+
+    def _look_around(self, stop: StopRequest) -> None:
+        """What happened beside the step: a checkpoint got its name, or did not; a signal came."""
+        self.writer.poll()
+        asked = stop.signal_number
+        failed, interrupted, terminated = self.agreement.counts(
+            self.writer.has_failed, asked == signal.SIGINT, asked == signal.SIGTERM
+        )
+        if failed:
+            self.writer.settle()
+        if interrupted or terminated:
+            number = signal.SIGINT if interrupted else signal.SIGTERM
+            self._leave(number, "its max_time" if stop.is_out_of_time else number.name)
+
+    def _leave(self, signal_number: int, reason: str) -> None:
         self._save()
-        self._tell("interrupted", step=self.state.step, signal=signal_number)
+        self.writer.settle()
+        self._tell("interrupted", step=self.state.step, signal=signal_number, reason=reason)
         raise Interrupted(
             signal_number,
             Problem(
-                f"stopped by a signal after step {self.state.step}, which is saved",
+                f"stopped by {reason} after step {self.state.step}, which is saved",
                 fix="the same command goes on from there",
             ),
         )

@@ -31,6 +31,8 @@ class _Kind:
     """Its name without paging, which only CUDA has."""
     library: str = ""
     """What must be installed for it, beyond what ft requires."""
+    state_bytes: float = 8.0
+    """Of state a trained weight; vectors and small matrices may take more."""
 
 
 _BNB = "bitsandbytes.optim"
@@ -39,38 +41,54 @@ _THREE_BETAS = (0.9999,)
 OPTIMIZERS: dict[str, _Kind] = {
     "adamw_torch": _Kind("torch.optim", "AdamW"),
     "adamw_torch_fused": _Kind("torch.optim", "AdamW", extra={"fused": True}),
-    "adamw_torch_4bit": _Kind("ft.train.four_bit", "PlainAdamW4bit", library="torchao"),
-    "sgd": _Kind("torch.optim", "SGD", takes_betas=False, takes_eps=False),
-    "rmsprop": _Kind("torch.optim", "RMSprop", takes_betas=False),
-    "adagrad": _Kind("torch.optim", "Adagrad", takes_betas=False),
+    "adamw_torch_4bit": _Kind(
+        "ft.train.four_bit", "PlainAdamW4bit", library="torchao", state_bytes=1.0
+    ),
+    "sgd": _Kind("torch.optim", "SGD", takes_betas=False, takes_eps=False, state_bytes=0.0),
+    "rmsprop": _Kind("torch.optim", "RMSprop", takes_betas=False, state_bytes=4.0),
+    "adagrad": _Kind("torch.optim", "Adagrad", takes_betas=False, state_bytes=4.0),
     # Not torch's own: it scales the rate by a weight's size, and LoRA's B starts at zero.
     "adafactor": _Kind(
         "transformers.optimization",
         "Adafactor",
         takes_betas=False,
         takes_eps=False,
+        state_bytes=0.0,
         extra={"scale_parameter": False, "relative_step": False},
     ),
-    "adamw_bnb_8bit": _Kind(_BNB, "AdamW8bit"),
-    "adamw_8bit": _Kind(_BNB, "AdamW8bit"),
-    "paged_adamw_8bit": _Kind(_BNB, "PagedAdamW8bit", unpaged="AdamW8bit"),
+    "adamw_bnb_8bit": _Kind(_BNB, "AdamW8bit", state_bytes=2.0),
+    "adamw_8bit": _Kind(_BNB, "AdamW8bit", state_bytes=2.0),
+    "paged_adamw_8bit": _Kind(_BNB, "PagedAdamW8bit", unpaged="AdamW8bit", state_bytes=2.0),
     "paged_adamw_32bit": _Kind(_BNB, "PagedAdamW32bit", unpaged="AdamW32bit"),
     "paged_adamw": _Kind(_BNB, "PagedAdamW32bit", unpaged="AdamW32bit"),
     "ademamix": _Kind(_BNB, "AdEMAMix", further_betas=_THREE_BETAS),
-    "ademamix_8bit": _Kind(_BNB, "AdEMAMix8bit", further_betas=_THREE_BETAS),
+    "ademamix_8bit": _Kind(_BNB, "AdEMAMix8bit", further_betas=_THREE_BETAS, state_bytes=3.0),
     "paged_ademamix_32bit": _Kind(
         _BNB, "PagedAdEMAMix", further_betas=_THREE_BETAS, unpaged="AdEMAMix"
     ),  # bitsandbytes' classes with 32bit in their name lack the second slow moment
     "paged_ademamix_8bit": _Kind(
-        _BNB, "PagedAdEMAMix8bit", further_betas=_THREE_BETAS, unpaged="AdEMAMix8bit"
+        _BNB,
+        "PagedAdEMAMix8bit",
+        further_betas=_THREE_BETAS,
+        unpaged="AdEMAMix8bit",
+        state_bytes=3.0,
     ),
-    "lion_32bit": _Kind(_BNB, "Lion32bit", takes_eps=False),
-    "lion_8bit": _Kind(_BNB, "Lion8bit", takes_eps=False),
-    "paged_lion_32bit": _Kind(_BNB, "PagedLion32bit", takes_eps=False, unpaged="Lion32bit"),
-    "paged_lion_8bit": _Kind(_BNB, "PagedLion8bit", takes_eps=False, unpaged="Lion8bit"),
-    "rmsprop_bnb_8bit": _Kind(_BNB, "RMSprop8bit", takes_betas=False),
-    "rmsprop_bnb_32bit": _Kind(_BNB, "RMSprop32bit", takes_betas=False),
+    "lion_32bit": _Kind(_BNB, "Lion32bit", takes_eps=False, state_bytes=4.0),
+    "lion_8bit": _Kind(_BNB, "Lion8bit", takes_eps=False, state_bytes=1.0),
+    "paged_lion_32bit": _Kind(
+        _BNB, "PagedLion32bit", takes_eps=False, unpaged="Lion32bit", state_bytes=4.0
+    ),
+    "paged_lion_8bit": _Kind(
+        _BNB, "PagedLion8bit", takes_eps=False, unpaged="Lion8bit", state_bytes=1.0
+    ),
+    "rmsprop_bnb_8bit": _Kind(_BNB, "RMSprop8bit", takes_betas=False, state_bytes=1.0),
+    "rmsprop_bnb_32bit": _Kind(_BNB, "RMSprop32bit", takes_betas=False, state_bytes=4.0),
 }
+
+
+def optimizer_state_bytes(name: str, num_weights: int) -> int:
+    """What the optimizer keeps for so many trained weights, roughly and rather too little."""
+    return int(OPTIMIZERS[name].state_bytes * num_weights)
 
 
 def build_optimizer(

@@ -10,12 +10,13 @@ from typing import Any
 
 from ft.data.feed import TrainingData
 from ft.model import LoadedModel, apply_patches
-from ft.runtime import Problem, RunDirectory, UserError, describe_environment
+from ft.runtime import RunDirectory, describe_environment
 from ft.runtime.durable import STAGING_PREFIX, staged_folder, write_json
 from ft.runtime.rundir import RUN_FORMAT
 from ft.spec import dump_spec
 from ft.train.checkpoint import TrainerState
 from ft.train.claim import ClaimedRun
+from ft.train.identity import DATA, NUM_PROCESSES, Difference, num_processes, require_same_run
 
 NUM_PROBES, PROBE_TOKENS = 8, 128
 
@@ -30,6 +31,7 @@ def describe_run(claimed: ClaimedRun, data: TrainingData, model: LoadedModel) ->
         "config": str(claimed.config.resolve()),
         "base_model": claimed.spec.model.base_model,
         "base_revision": model.base_revision,
+        NUM_PROCESSES: num_processes(),
         "data": {
             "fingerprint": data.fingerprint(),
             "num_train_records": data.num_train_records,
@@ -41,6 +43,10 @@ def describe_run(claimed: ClaimedRun, data: TrainingData, model: LoadedModel) ->
         "environment": describe_environment() | {"hardware": model.hardware.name},
         "patches": apply_patches(),
     }
+
+
+def _in_words(data: dict[str, Any]) -> str:
+    return f"{data['num_train_records']:,} records, sha256 {data['fingerprint'][:8]}..."
 
 
 def _probes(data: TrainingData) -> list[list[int]]:
@@ -59,15 +65,10 @@ def begin_run(claimed: ClaimedRun, data: TrainingData, identity: dict[str, Any])
     if claimed.overwrites:
         run.clear()
     elif run.state == "unfinished":
-        before = run.read_run()["data"]["fingerprint"]
-        if before != identity["data"]["fingerprint"]:
-            raise UserError(
-                Problem(
-                    "the data changed since this run began",
-                    str(run.path),
-                    fix="restore it, set another --output-dir, or start anew with --overwrite",
-                )
-            )
+        then, now = run.read_run()["data"], identity["data"]
+        if then["fingerprint"] != now["fingerprint"]:
+            changed = Difference(DATA, _in_words(then), _in_words(now))
+            require_same_run(run, [changed], claimed.overrides)
     run.write_resolved_spec(dump_spec(claimed.spec))
     layouts = [layout.to_json() for layout in data.layouts]
     write_json(run.prompt_file, {"format": 1, "layouts": layouts})

@@ -9,12 +9,14 @@ import math
 import os
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
 
 from ft.data.batches import Flat, Layout, Padded, TokenRow, join, record_lengths
 from ft.data.feed import TrainingData
@@ -43,14 +45,17 @@ from ft.runtime import (
 from ft.runtime.durable import is_disk_full
 from ft.runtime.trust import trust_code
 from ft.spec import RunSpec
+from ft.spec.duration import seconds_of
 from ft.train.apart import require_records_apart
 from ft.train.cadence import checkpoint_cadence, evaluation_cadence
-from ft.train.checkpoint import CheckpointFolder
+from ft.train.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
 from ft.train.claim import ClaimedRun
 from ft.train.loop import LoopSettings, OnEvent, TrainingLoop
-from ft.train.optimizer import build_optimizer
+from ft.train.optimizer import build_optimizer, optimizer_state_bytes
 from ft.train.record import begin_run, describe_run, finish_run
 from ft.train.schedule import build_schedule
+from ft.train.signals import StopRequest
+from ft.train.space import SpaceNeed, check_space
 
 
 def train(claimed: ClaimedRun, *, on_event: OnEvent) -> dict[str, Any]:
@@ -66,8 +71,8 @@ def train(claimed: ClaimedRun, *, on_event: OnEvent) -> dict[str, Any]:
     Raises:
         UserError: wrong data, or data that changed under a run.
         MachineError: out of memory.
-        TrainingError: NaN.
-        Interrupted: a signal, after a checkpoint.
+        TrainingError: NaN, divergence.
+        Interrupted: a signal, or the end of max_time, after a checkpoint.
     """
     if claimed.is_finished:
         result: dict[str, Any] = claimed.directory.read_run()["result"]
@@ -142,14 +147,15 @@ def _train_in(claimed: ClaimedRun, teller: _Teller) -> dict[str, Any]:
     if process_rank() == 0:
         begin_run(claimed, data, identity)
     events = teller.begin(run.events if process_rank() == 0 else Path(os.devnull))
-    loop = _assemble(run, spec, data, model, batch_layout, events, teller.show)
-    checkpoint = loop.checkpoints.newest(
-        lambda path, why: teller.tell("broken_checkpoint", path=path.name, why=why)
-    )
+    checkpoints = CheckpointFolder(run.checkpoints, spec.output.save_total_limit, identity)
+    loop = _assemble(checkpoints, spec, data, model, batch_layout, events, teller.show)
+    checkpoint = _newest_checkpoint(loop, teller)
     if checkpoint is not None:
         loop.resume(checkpoint)
+    if process_rank() == 0:
+        teller.tell("space", **check_space(run.path, _space_need(loop, model, spec)))
     teller.tell("start", **_plan_summary(loop, spec, hardware))
-    state = loop.run()
+    state = loop.run(StopRequest(_deadline_s(claimed)))
     total_time_s = time.perf_counter() - started
     result: dict[str, Any] = {}
     if process_rank() == 0:
@@ -157,6 +163,11 @@ def _train_in(claimed: ClaimedRun, teller: _Teller) -> dict[str, Any]:
     loop.accelerator.wait_for_everyone()
     teller.tell("finished", **result)
     return result
+
+
+def _deadline_s(claimed: ClaimedRun) -> float | None:
+    max_time = claimed.spec.training.max_time
+    return None if max_time is None else claimed.started_s + seconds_of(max_time)
 
 
 def _load_model(
@@ -192,7 +203,7 @@ def _load_model(
 
 
 def _assemble(
-    run: RunDirectory,
+    checkpoints: CheckpointFolder,
     spec: RunSpec,
     data: TrainingData,
     model: LoadedModel,
@@ -203,8 +214,11 @@ def _assemble(
     """Puts the loop's parts together."""
     training = spec.training
     AcceleratorState._reset_state()  # a former run in this process may have had another precision
+    patience_of_ranks = InitProcessGroupKwargs(timeout=timedelta(seconds=training.ddp_timeout))
     accelerator = Accelerator(
-        mixed_precision=model.precision.autocast, cpu=model.hardware.kind == "cpu"
+        mixed_precision=model.precision.autocast,
+        cpu=model.hardware.kind == "cpu",
+        kwargs_handlers=[patience_of_ranks],
     )
     feed = data.feed(
         training, sequence_len=spec.data.sequence_len, num_processes=accelerator.num_processes
@@ -235,8 +249,10 @@ def _assemble(
             eval_batch_size=spec.evaluation.eval_batch_size or training.micro_batch_size,
             early_stopping_patience=patience,
             keeps_best=spec.evaluation.load_best_model_at_end or patience is not None,
+            loss_watchdog_threshold=training.loss_watchdog_threshold,
+            loss_watchdog_patience=training.loss_watchdog_patience,
         ),
-        checkpoints=CheckpointFolder(run.checkpoints, spec.output.save_total_limit),
+        checkpoints=checkpoints,
         events=events,
         on_event=on_event,
     )
@@ -279,6 +295,32 @@ def _plan_summary(loop: TrainingLoop, spec: RunSpec, hardware: Hardware) -> dict
         "num_processes": loop.accelerator.num_processes,
         "device": hardware.kind,
     }
+
+
+def _newest_checkpoint(loop: TrainingLoop, teller: _Teller) -> Checkpoint | None:
+    """The one to go on from: one process finds it and sets broken ones aside, all read it."""
+    found = None
+    if process_rank() == 0:
+        found = loop.checkpoints.newest(
+            lambda path, why: teller.tell("broken_checkpoint", path=path.name, why=why)
+        )
+    step = loop.agreement.of_main(0 if found is None else found.state.step)
+    if process_rank() == 0 or not step:
+        return found
+    return read_checkpoint(loop.checkpoints.at_step(step))
+
+
+def _space_need(loop: TrainingLoop, model: LoadedModel, spec: RunSpec) -> SpaceNeed:
+    settings, first = loop.settings, loop.state.step + 1
+    return SpaceNeed(
+        weights_bytes=model.saved_bytes,
+        optimizer_bytes=optimizer_state_bytes(spec.training.optimizer, model.num_trainable),
+        num_checkpoints=settings.checkpoints.num_due(
+            first, settings.num_steps, loop.feed.steps_per_epoch
+        ),
+        num_existing=loop.checkpoints.num_there,
+        keep=spec.output.save_total_limit,
+    )
 
 
 def _disk_full(run: RunDirectory) -> MachineError:

@@ -1,34 +1,119 @@
-"""SIGINT and SIGTERM: the first one asks the loop to stop after its step, the second one kills."""
+"""Leaving when asked to: SIGINT, SIGTERM, and the end of the time that a run was given.
+
+Before the loop and after it a signal ends the program where it stands, in order and with a word.
+In the loop the first one asks to stop after the step and its checkpoint; the second one kills.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+
+from ft.runtime import Interrupted, Problem
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_Handler = Callable[[int, FrameType | None], None]
+
+
+@contextmanager
+def leaving_on_signals() -> Iterator[None]:
+    """While entered, SIGINT and SIGTERM raise ``Interrupted``: locks and files are left well.
+
+    Raises:
+        Interrupted: a signal came.
+    """
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(
+            number,
+            Problem(
+                f"stopped by {signal.Signals(number).name} outside of the training steps",
+                fix="the same command begins, or goes on from the newest checkpoint",
+            ),
+        )
+
+    with _handling_signals(leave):
+        yield
 
 
 class StopRequest:
-    """While entered, remembers the first signal instead of dying of it."""
+    """While entered, remembers the first signal instead of dying of it.
 
-    def __init__(self) -> None:
-        self.signal_number: int | None = None
-        self._previous: dict[int, Any] = {}
+    A run whose time is over is asked to stop as if by SIGTERM.
+    """
 
-    def __enter__(self) -> StopRequest:
-        """Takes the signals over, where Python allows it (the main thread)."""
-        if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
-        return self
+    def __init__(self, deadline_s: float | None = None) -> None:
+        """Args: when to stop, on the clock of ``time.monotonic``; None for never."""
+        self._deadline_s = deadline_s
+        self._signal_number: int | None = None
 
-    def __exit__(self, *exc_info: object) -> None:
-        """Gives the signals back."""
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Takes the signals over."""
+        with _handling_signals(self._remember):
+            yield
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.signal_number = number
-        for each in _SIGNALS:  # a second one must end the process at once
-            signal.signal(each, signal.SIG_DFL)
+    @property
+    def signal_number(self) -> int | None:
+        """What asks to stop, None as long as nothing does."""
+        if self._signal_number is None and self.is_out_of_time:
+            return int(signal.SIGTERM)
+        return self._signal_number
+
+    @property
+    def is_out_of_time(self) -> bool:
+        """Whether the run has had its time."""
+        return self._deadline_s is not None and time.monotonic() >= self._deadline_s
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self._signal_number = number
+
+
+@contextmanager
+def _handling_signals(handler: _Handler) -> Iterator[None]:
+    """Where Python allows it, the main thread; the former handlers are back at the block's end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, handler) for number in _SIGNALS}
+    try:
+        with _ending_at_the_second():
+            yield
+    finally:
+        for number, former in previous.items():
+            signal.signal(number, former)
+
+
+@contextmanager
+def _ending_at_the_second() -> Iterator[None]:
+    """While entered, a second signal ends the process at once.
+
+    Python runs a handler between two lines of Python, and one pass of a large model is one line. So
+    a thread counts: the interpreter writes each signal into a socket the moment it comes.
+    """
+    receiving, sending = socket.socketpair()
+    sending.setblocking(False)
+    former = signal.set_wakeup_fd(sending.fileno(), warn_on_full_buffer=False)
+    thread = threading.Thread(target=_count, args=[receiving], daemon=True, name="signals")
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(former)
+        sending.close()
+        thread.join()
+        receiving.close()
+
+
+def _count(receiving: socket.socket) -> None:
+    num_signals = 0
+    while byte := receiving.recv(1):  # empty once the other end is closed
+        num_signals += byte[0] in _SIGNALS
+        if num_signals == 2:
+            os._exit(128 + byte[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -17,19 +18,38 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Train anew where a run is already.")
     ] = False,
+    override: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--override", metavar="KEY", help="Go on though KEY has another value than before."
+        ),
+    ] = None,
+    processes: Annotated[
+        int, typer.Option("--processes", min=1, metavar="N", help="Train in so many processes.")
+    ] = 1,
 ) -> None:
     """Train, or go on with a run that was stopped: ft train sql.yml --lora-r 16
 
     Any key of the YAML is an option: --lora-r 16, --datasets.0.path data.jsonl.
     The same command again resumes an unfinished run.
     """
+    if processes > 1:
+        given = [*(["--overwrite"] if overwrite else []), *_each("--override", override or [])]
+        _train_in_processes(["train", str(config), *context.args, *given], processes)
+        return
     from ft.cli.display import duration, run_display
     from ft.cli.preflight import check_hub_names
     from ft.train.claim import claim_run
+    from ft.train.processes import follow_lifeline
+    from ft.train.signals import leaving_on_signals
 
+    follow_lifeline()
     loaded = load_checked(config, context.args)
     out = short(Path(loaded.spec.output.output_dir))
-    with claim_run(loaded, overwrite=overwrite) as claimed:
+    with (
+        leaving_on_signals(),
+        claim_run(loaded, overwrite=overwrite, overrides=override or ()) as claimed,
+    ):
         if claimed.is_finished:
             say(f"{out} is finished already; --overwrite trains anew")
         else:
@@ -42,6 +62,27 @@ def train(
             say(f"done in {duration(result.get('total_time_s', 0.0))}: {out}")
     merging = f"   ft merge {out}" if loaded.spec.adapter.adapter else ""
     say(f'next: ft infer {out} --prompt "..."   ft eval {out}{merging}')
+
+
+def _each(option: str, values: list[str]) -> list[str]:
+    return [word for value in values for word in (option, value)]
+
+
+def _train_in_processes(arguments: list[str], num_processes: int) -> None:
+    from ft.train.processes import run_processes
+
+    failure = run_processes(arguments, num_processes)
+    if failure is None:
+        return
+    print(failure.words, end="", file=sys.stderr)  # noqa: T201 - the process's own, as it wrote it
+    if failure.what or failure.rank:
+        who = f"process {failure.rank} of {num_processes}"
+        print(  # noqa: T201
+            f"{who} {failure.what or 'said so'}; the others were ended\n"
+            "  the same command goes on from the newest checkpoint",
+            file=sys.stderr,
+        )
+    raise typer.Exit(failure.exit_code)
 
 
 def preprocess(context: typer.Context, config: Config) -> None:

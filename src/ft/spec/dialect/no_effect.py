@@ -36,8 +36,6 @@ NO_EFFECT: dict[str, str] = {
     "eval_table_size": "see `ft eval`, which shows answers of base and tuned",
     "eval_max_new_tokens": "see `ft eval --max-new-tokens`",
     "gradient_checkpointing_kwargs": "recomputation is always of the non-reentrant kind",
-    "loss_watchdog_threshold": "a loss that is not a number always stops the run",
-    "loss_watchdog_patience": "a loss that is not a number always stops the run",
     "low_cpu_mem_usage": "always on",
     "tokenizer_use_fast": "always the fast tokenizer",
     "tokenizer_legacy": DERIVED,
@@ -58,7 +56,7 @@ NO_EFFECT: dict[str, str] = {
         _ONE_PROCESS,
     ),
     **dict.fromkeys(
-        ["ddp_find_unused_parameters", "ddp", "ddp_timeout", "ddp_bucket_cap_mb",
+        ["ddp_find_unused_parameters", "ddp", "ddp_bucket_cap_mb",
          "ddp_broadcast_buffers", "world_size", "heads_k_stride", "ring_attn_func"],
         "one process today",
     ),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from ft.spec.chat_templates import checked_chat_template
+from ft.spec.duration import checked_duration
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -24,6 +25,9 @@ Interval = Annotated[float, Field(gt=0), AfterValidator(_whole_from_one_up)]
 """Every N steps; below 1: a share of all steps."""
 
 ChatTemplateName = Annotated[str, AfterValidator(checked_chat_template)]
+
+Duration = Annotated[str, BeforeValidator(checked_duration)]
+"""2h, 90m, 1h30m, 45s."""
 
 WarmUp = Annotated[float, Field(ge=0), AfterValidator(_whole_from_one_up)]
 """Steps; below 1: a share of all steps."""

@@ -6,7 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ft.spec.sections.section import Arguments, Count, Decay, Interval, Section, Share, WarmUp
+from ft.spec.sections.section import (
+    Arguments,
+    Count,
+    Decay,
+    Duration,
+    Interval,
+    Section,
+    Share,
+    WarmUp,
+)
 
 Optimizers = Literal[
     "adamw_torch",
@@ -65,6 +74,21 @@ class TrainingSpec(Section):
     )
     num_epochs: Annotated[float, Field(gt=0)] = Field(1.0, description="Passes over the data.")
     max_steps: Count | None = Field(None, description="Stop after so many optimizer steps.")
+    max_time: Duration | None = Field(
+        None,
+        description="Save and leave after so long (2h, 90m, 1h30m, 45s), counted from the start of "
+        "the command, as if by SIGTERM: exit 143, and the same command goes on.",
+    )
+    loss_watchdog_threshold: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="Stop a run whose loss stays above this; default: above three times the lowest "
+        "of its first 10 steps, plus 2.",
+    )
+    loss_watchdog_patience: Count | None = Field(
+        None,
+        description="Steps in a row above loss_watchdog_threshold that stop the run; default 3, "
+        "without a threshold 20.",
+    )
     learning_rate: Annotated[float, Field(gt=0)] = Field(description="Peak learning rate.")
     optimizer: Optimizers = Field("adamw_torch_fused", description="Optimizer.")
     optim_args: Arguments = Field(
@@ -99,6 +123,9 @@ class TrainingSpec(Section):
     )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
         42, description="Seed of order and dropout."
+    )
+    ddp_timeout: Count = Field(
+        600, description="Several processes: seconds that one waits for another before it fails."
     )
 
 

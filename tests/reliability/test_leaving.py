@@ -1,0 +1,74 @@
+"""Signals and the end of the time: a word, the right exit code, and nothing lost."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from ft.runtime import Interrupted
+from runs import curve, events, reached, run, start_ft, wait_for, write_config
+
+ENDLESS = {"num_epochs": 100_000}
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_before_the_first_step_a_signal_ends_it_with_a_word(tmp_path, tiny_llama, number, code):
+    config = write_config(tmp_path, tiny_llama)
+    process = start_ft("train", config)
+    wait_for((tmp_path / "out" / ".lock").exists, process)
+    time.sleep(0.5)  # libraries, data or model are being loaded
+    process.send_signal(number)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert f"stopped by {signal.Signals(number).name}" in error
+    assert "Traceback" not in error
+    assert curve(tmp_path / "out") == []
+
+
+def test_the_second_signal_ends_it_at_once(tmp_path, tiny_llama):
+    config = write_config(tmp_path, tiny_llama, save_steps=1, **ENDLESS)
+    process = start_ft("train", config)
+    wait_for(reached(tmp_path / "out", 3), process)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.02)  # two at the same moment count as one
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=2)
+    assert process.returncode in (143, -signal.SIGTERM)  # the shell says 143 for both
+    done = max(int(path.name[5:]) for path in (tmp_path / "out" / "checkpoints").glob("step-*"))
+    with pytest.raises(Interrupted):
+        run(config, "--max-time", "1s")
+    assert events(tmp_path / "out", "resumed")[0]["step"] == done
+
+
+def test_the_end_of_max_time_is_like_sigterm(tmp_path, tiny_llama):
+    config = write_config(tmp_path, tiny_llama, max_time="2s", **ENDLESS)
+    started = time.monotonic()
+    with pytest.raises(Interrupted, match="stopped by its max_time") as caught:
+        run(config)
+    assert 2 <= time.monotonic() - started < 30
+    assert caught.value.exit_code == 143
+    (interrupted,) = events(tmp_path / "out", "interrupted")
+    last = interrupted["step"]
+    assert [path.name for path in (tmp_path / "out" / "checkpoints").iterdir()] == [
+        f"step-{last:06d}"
+    ]
+    with pytest.raises(Interrupted):
+        run(config, "--max-time", "1s")
+    assert events(tmp_path / "out", "resumed")[0]["step"] == last
+    assert len(curve(tmp_path / "out")) > last, "every command comes at least one step further"
+
+
+def test_a_signal_in_the_middle_of_an_evaluation(tmp_path, tiny_llama):
+    config = write_config(tmp_path, tiny_llama, val_set_size=4, eval_steps=2, max_steps=6)
+
+    def on_event(event):
+        if event["event"] == "evaluation" and event["step"] == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted, match="after step 2") as caught:
+        run(config, on_event=on_event)
+    assert caught.value.exit_code == 130
+    run(config)
+    assert [step for step, *_ in curve(tmp_path / "out")] == list(range(1, 7))
+    assert [e["step"] for e in events(tmp_path / "out", "evaluation")] == [0, 2, 4, 6]

@@ -1,0 +1,135 @@
+"""`ft train --processes 2`: the same losses as one, and nobody is left behind when one is lost."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from runs import curve, events, reached, run, start_ft, wait_for, write_config
+
+STRATEGY = """
+import os
+
+class Raises:
+    supports_batched = False
+    def tokenize_prompt(self, prompt):
+        if os.environ.get("RANK") == "1":
+            raise RuntimeError("only here")
+        return {"input_ids": [5, 6, 7], "labels": [5, 6, 7], "attention_mask": [1, 1, 1]}
+
+def load(tokenizer, cfg):
+    return Raises()
+"""
+
+
+def processes_of(group: subprocess.Popen) -> dict[int, int]:
+    """Rank -> process id of those that the command started."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            environment = (folder / "environ").read_bytes().split(b"\0")
+        except (OSError, ValueError, IndexError):
+            continue
+        ranks = [int(e.removeprefix(b"RANK=")) for e in environment if e.startswith(b"RANK=")]
+        if parent == group.pid and ranks:
+            found[ranks[0]] = int(folder.name)
+    return found
+
+
+def is_gone(process_id: int) -> bool:
+    """Ended; one that its dead parent has not reaped counts as ended."""
+    try:
+        state = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state == "Z"
+
+
+@pytest.fixture
+def group(tmp_path, tiny_llama):
+    """Two processes in the middle of a long run, and their ids."""
+    config = write_config(tmp_path, tiny_llama, num_epochs=4000, save_steps=5)
+    command = start_ft("train", config, "--processes", 2)
+    wait_for(reached(tmp_path / "out", 6), command)
+    ranks = processes_of(command)
+    assert sorted(ranks) == [0, 1]
+    yield command, ranks, tmp_path / "out"
+    for process_id in ranks.values():
+        if not is_gone(process_id):
+            os.kill(process_id, signal.SIGKILL)
+    command.kill()
+    command.communicate()
+
+
+def test_two_processes_train_like_one(tmp_path, tiny_llama):
+    keys = {"num_records": 17, "num_epochs": 2, "gradient_accumulation_steps": 1}
+    for name, micro_batch_size in (("one", 4), ("two", 2)):
+        (tmp_path / name).mkdir()
+        write_config(tmp_path / name, tiny_llama, micro_batch_size=micro_batch_size, **keys)
+    run(tmp_path / "one" / "run.yml")
+    command = start_ft("train", tmp_path / "two" / "run.yml", "--processes", 2)
+    output, error = command.communicate(timeout=120)
+    assert command.returncode == 0, error
+    assert output.count("done in") == 1
+    assert events(tmp_path / "two" / "out", "start")[0]["num_processes"] == 2
+    one, two = (torch.tensor(curve(tmp_path / name / "out")) for name in ("one", "two"))
+    torch.testing.assert_close(one[:, 1], two[:, 1], rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("number", "says"), [(signal.SIGKILL, "was killed by SIGKILL"), (signal.SIGSTOP, "is stopped")]
+)
+def test_one_that_is_lost_ends_all_and_is_named(group, number, says):
+    command, ranks, out = group
+    started = time.monotonic()
+    os.kill(ranks[1], number)
+    _, error = command.communicate(timeout=30)
+    assert time.monotonic() - started < 30
+    assert command.returncode == 3
+    assert f"process 1 of 2 {says}" in error
+    assert all(map(is_gone, ranks.values()))
+    assert max(path.name for path in (out / "checkpoints").iterdir()) >= "step-000005"
+
+
+def test_a_signal_saves_once_and_leaves(group):
+    command, ranks, out = group
+    command.send_signal(signal.SIGTERM)
+    _, error = command.communicate(timeout=30)
+    assert command.returncode == 143
+    step = events(out, "interrupted")[-1]["step"]
+    assert f"stopped by SIGTERM after step {step}, which is saved" in error
+    assert (out / "checkpoints" / f"step-{step:06d}").is_dir()
+    assert all(map(is_gone, ranks.values()))
+
+
+@pytest.mark.slow
+def test_no_orphans_when_the_command_itself_is_killed(group):
+    command, ranks, _ = group
+    command.kill()
+    command.wait()
+    until = time.monotonic() + 15
+    while not all(map(is_gone, ranks.values())):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_one_that_raises_ends_all_and_its_words_are_shown(tmp_path, tiny_llama):
+    (tmp_path / "raises.py").write_text(STRATEGY)
+    config = write_config(
+        tmp_path,
+        tiny_llama,
+        datasets=[{"path": str(tmp_path / "data.jsonl"), "type": "./raises.py"}],
+    )
+    started = time.monotonic()
+    command = start_ft("train", config, "--processes", 2)
+    _, error = command.communicate(timeout=60)
+    assert time.monotonic() - started < 45
+    assert command.returncode == 2
+    assert "only here" in error
+    assert "process 1 of 2" in error
