@@ -17,6 +17,8 @@ from ft.model.hub import explained
 from ft.runtime.errors import Problem, UserError
 from ft.spec.runspec import ModelSpec
 
+_FEWEST_TOKENS = 16
+
 
 @dataclass(frozen=True)
 class LoadedTokenizer:
@@ -68,11 +70,16 @@ def load_saved_tokenizer(folder: Path) -> LoadedTokenizer:
 def read_tokenizer(name: str, role: str, revision: str | None) -> PreTrainedTokenizerBase:
     """A tokenizer as it stands in a folder or on the hub."""
     with explained(name, role, revision):
-        return AutoTokenizer.from_pretrained(
+        tokenizer = AutoTokenizer.from_pretrained(
             str(Path(name).expanduser()) if name.startswith("~") else name,
             revision=revision or "main",
             trust_remote_code=False,
         )
+    if len(tokenizer) < _FEWEST_TOKENS:  # what transformers makes where the files are missing
+        what = f"has no tokenizer: no vocabulary is there, only {len(tokenizer)} tokens"
+        fix = "name one with tokenizer_config; tokenizer.json is the format to look for"
+        raise UserError(Problem(what, f"{role}: {name}", fix=fix))
+    return tokenizer
 
 
 def _require_end_token(tokenizer: Any, where: str) -> None:
