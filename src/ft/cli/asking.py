@@ -125,10 +125,11 @@ def _ask_file(
     records = list(_records(source))
     prompts = [answerer.prompt({**record, **fields}, text=None) for record in records]
     out = target.open("w", encoding="utf-8") if target else sys.stdout
+    is_escaped = target is None and sys.stdout.isatty()  # an answer must not steer a terminal
     try:
         for record, prompt in zip(records, prompts, strict=True):
             line = {**record, "prediction": answerer.answer(prompt, sampling)}
-            out.write(json.dumps(line, ensure_ascii=False) + "\n")
+            out.write(json.dumps(line, ensure_ascii=is_escaped) + "\n")
             out.flush()
     finally:
         if target:
@@ -168,7 +169,7 @@ def _chat(answerer: Answerer, fields: dict[str, Any], sampling: Sampling) -> Non
 def _parse_record(text: str, where: str) -> dict[str, Any]:
     try:
         record = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(Problem(f"is no JSON: {error}", where, text.strip()[:100])) from None
     if not isinstance(record, dict):
         raise UserError(Problem(f"expected a JSON object, got {type(record).__name__}", where))

@@ -46,12 +46,15 @@ def explained(name: str, role: str, revision: str | None = None) -> Iterator[Non
         raise UserError(_stumbled(error, name, role)) from error
 
 
-_STUMBLES = (KeyError, IndexError, TypeError, AttributeError, RecursionError)
+_STUMBLES = (ImportError, KeyError, IndexError, TypeError, AttributeError, RecursionError)
 """What libraries raise where a file holds something else than they expect."""
 
 
 def _stumbled(error: Exception, name: str, role: str) -> Problem:
-    said = (str(error).splitlines() or [""])[0][:200]
+    said = next((line for line in str(error).splitlines() if line.strip()), "")[:200]
+    if isinstance(error, ImportError):
+        fix = "install that, or name another with tokenizer_config"
+        return Problem(f"needs a library that is not here: {said}", f"{role}: {name}", fix=fix)
     return Problem(
         f"cannot be read: {type(error).__name__}: {said}",
         f"{role}: {name}",

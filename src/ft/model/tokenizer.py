@@ -22,6 +22,7 @@ _AS_MISTRAL = (
     "tokenizer_use_mistral_common: texts are split as mistral-common does; conversations are laid "
     "out by the chat template, and a control token that is written in a record counts as one"
 )
+_FEWEST_TOKENS = 16
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,10 @@ def read_tokenizer(
             mistral_format=False,
             **as_mistral,
         )
+    if len(tokenizer) < _FEWEST_TOKENS:  # what transformers makes where the files are missing
+        what = f"has no tokenizer: no vocabulary is there, only {len(tokenizer)} tokens"
+        fix = "name one with tokenizer_config; tokenizer.json is the format to look for"
+        raise UserError(Problem(what, f"{role}: {name}", fix=fix))
     settle_tekken(tokenizer)
     return tokenizer
 
