@@ -15,7 +15,7 @@ def say(text: str, end: str = "\n") -> None:
     try:
         sys.stdout.write(text + end)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError:  # closed, or a file on a disk that is full
         discard_output()
 
 
