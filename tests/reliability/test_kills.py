@@ -90,7 +90,7 @@ CALLS = ("mkdir", "write", "fsync", "renameat", "rename", "unlink", "unlinkat", 
 """All that changes the disk in four saves with two kept; libraries call none of it as they load."""
 
 
-def commit(folder: CheckpointFolder, step: int) -> None:
+def commit(folder: CheckpointFolder, step: int, keep_step: int | None = None) -> None:
     """A small checkpoint that says in every part which step it is of."""
     tensor = torch.full((64,), float(step))
     snapshot = Snapshot.take(
@@ -100,7 +100,7 @@ def commit(folder: CheckpointFolder, step: int) -> None:
         schedule={"last_epoch": step},
         scaler=None,
     )
-    folder.commit(snapshot, keep_step=None)
+    folder.commit(snapshot, keep_step=keep_step)
 
 
 class Nursery:

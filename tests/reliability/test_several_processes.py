@@ -14,15 +14,17 @@ from runs import curve, events, reached, run, start_ft, wait_for, write_config
 STRATEGY = """
 import os
 
-class Raises:
+if os.environ.get("RANK") == "1":
+    raise RuntimeError("only here")
+
+class Strategy:
     supports_batched = False
+
     def tokenize_prompt(self, prompt):
-        if os.environ.get("RANK") == "1":
-            raise RuntimeError("only here")
         return {"input_ids": [5, 6, 7], "labels": [5, 6, 7], "attention_mask": [1, 1, 1]}
 
 def load(tokenizer, cfg):
-    return Raises()
+    return Strategy()
 """
 
 

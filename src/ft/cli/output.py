@@ -29,7 +29,7 @@ def write_as_it_is(text: str) -> None:
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError:  # closed, or a file on a disk that is full
         discard_output()
 
 

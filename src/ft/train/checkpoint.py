@@ -192,7 +192,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
         ValueError: a file is missing, has another size or other bytes than the manifest says.
         OSError: it can't be read.
     """
-    manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    text = (path / MANIFEST).read_text(encoding="utf-8")
+    if not text.endswith("\n"):
+        raise ValueError(f"{MANIFEST} is cut short")
+    manifest = json.loads(text)
     if manifest["format"] != FORMAT:
         raise ValueError(f"format {manifest['format']}, this version reads {FORMAT}")
     for name, expected in manifest["files"].items():

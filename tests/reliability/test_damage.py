@@ -1,0 +1,73 @@
+"""A checkpoint with one byte changed or some missing: named, set aside, the one before is used."""
+
+import os
+
+import pytest
+from test_kills import commit
+
+from ft.train.checkpoint import CheckpointFolder
+
+FILES = ("adapter_config.json", "optimizer.safetensors", "trainer_state.json", "manifest.json")
+NUM_OFFSETS = 10
+
+
+def flip(path, share):
+    content = bytearray(path.read_bytes())
+    content[int(share * (len(content) - 1))] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path, share):
+    path.write_bytes(path.read_bytes()[: int(share * (path.stat().st_size - 1))])
+
+
+@pytest.mark.parametrize("damage", [flip, cut])
+@pytest.mark.parametrize("file", FILES)
+def test_every_byte_counts(tmp_path, file, damage):
+    folder = CheckpointFolder(tmp_path, keep=None)
+    commit(folder, 1)
+    for number in range(NUM_OFFSETS):
+        commit(folder, 2)
+        damage(folder.at_step(2) / file, number / (NUM_OFFSETS - 1))
+        broken = []
+        found = folder.newest(lambda path, why, told=broken: told.append((path.name, why)))
+        assert found.state.step == 1
+        assert [name for name, _ in broken] == ["step-000002"]
+        assert all(why for _, why in broken)
+        assert sorted(path.name for path in tmp_path.iterdir()) == [
+            "broken-step-000002",
+            "step-000001",
+        ]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_missing_file_is_named(tmp_path, file):
+    folder = CheckpointFolder(tmp_path, keep=None)
+    commit(folder, 1)
+    commit(folder, 2)
+    (folder.at_step(2) / file).unlink()
+    told = []
+    assert folder.newest(lambda path, why: told.append(why)).state.step == 1
+    assert file in told[0]
+
+
+def test_clocks_are_not_asked(tmp_path):
+    """The newest by its step is older by its time, as after a clock was set back."""
+    folder = CheckpointFolder(tmp_path, keep=2)
+    for step in (1, 2, 3):
+        commit(folder, step)
+        os.utime(folder.at_step(step), (1e9 - step, 1e9 - step))
+    commit(folder, 4)
+    assert folder.newest(print).state.step == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000003", "step-000004"]
+
+
+def test_what_is_needed_is_never_removed(tmp_path):
+    """The best one, and the one that the run went on from."""
+    folder = CheckpointFolder(tmp_path, keep=1)
+    commit(folder, 1)
+    folder.resumed_step = 1
+    commit(folder, 2, keep_step=2)
+    commit(folder, 3, keep_step=2)
+    commit(folder, 4, keep_step=2)
+    assert [folder.at_step(step).exists() for step in (1, 2, 3, 4)] == [True, True, False, True]
