@@ -7,6 +7,9 @@ import tempfile
 # Before any library is imported: nothing in the suite may reach for a hub or fork after threads.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Tests run side by side, one a core: more threads than that would wait for each other, busily.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Nor write to the user's own caches.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="ft-caches-")
 
@@ -17,7 +20,7 @@ import torch
 
 import tiny
 
-torch.set_num_threads(2)
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
 def pytest_collection_modifyitems(items):

@@ -50,9 +50,7 @@ def test_the_end_of_max_time_is_like_sigterm(tmp_path, tiny_llama):
     assert caught.value.exit_code == 143
     (interrupted,) = events(tmp_path / "out", "interrupted")
     last = interrupted["step"]
-    assert [path.name for path in (tmp_path / "out" / "checkpoints").iterdir()] == [
-        f"step-{last:06d}"
-    ]
+    assert (tmp_path / "out" / "checkpoints" / f"step-{last:06d}").is_dir()
     with pytest.raises(Interrupted):
         run(config, "--max-time", "1s")
     assert events(tmp_path / "out", "resumed")[0]["step"] == last
