@@ -25,7 +25,7 @@ KINDS = {
 
 def chain_of_kills(tmp_path, base, keys, num_kills, seed):
     """Kills at random times until there were enough, then to the end; gives what happened."""
-    keys = {"num_epochs": 24, "save_steps": 1, "save_total_limit": 2} | keys
+    keys = {"num_epochs": 8, "save_steps": 1, "save_total_limit": 2} | keys
     for name in ("straight", "killed"):
         (tmp_path / name).mkdir()
         write_config(tmp_path / name, base, **keys)
