@@ -46,7 +46,9 @@ def describe_run(claimed: ClaimedRun, data: TrainingData, model: LoadedModel) ->
 
 
 def _in_words(data: dict[str, Any]) -> str:
-    return f"{data['num_train_records']:,} records, sha256 {data['fingerprint'][:8]}..."
+    count = data["num_train_records"]
+    size = "a stream" if count is None else f"{count:,} records"
+    return f"{size}, sha256 {data['fingerprint'][:8]}..."
 
 
 def _probes(data: TrainingData) -> list[list[int]]:

@@ -162,6 +162,7 @@ def _train_in(claimed: ClaimedRun, teller: _Teller) -> dict[str, Any]:
         result = finish_run(run, model, identity, state, total_time_s=total_time_s)
     loop.accelerator.wait_for_everyone()
     teller.tell("finished", **result)
+    loop.accelerator.end_training()  # leaves the group of processes, which NCCL else complains of
     return result
 
 
