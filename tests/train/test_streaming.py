@@ -107,7 +107,7 @@ class TestResume:
             run(config, on_event=stop_after(2))
         with (tmp_path / "run" / "data.jsonl").open("a") as file:
             file.write("\n")
-        with pytest.raises(UserError, match="the data changed since this run began"):
+        with pytest.raises(UserError, match="began otherwise: data"):
             run(config)
 
 

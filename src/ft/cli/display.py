@@ -6,6 +6,7 @@ stops a run.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -62,7 +63,7 @@ class _Display:
         """Shows one event."""
         marks = marks_for(self.console.encoding)
         for line in _SENTENCES.get(event["event"], _nothing)(event):
-            self.console.print(one_line(line, marks), markup=False)
+            self.console.print(one_line(_nearby(line), marks), markup=False)
 
 
 class _PlainDisplay(_Display):
@@ -119,7 +120,7 @@ class _LiveDisplay(_Display):
         if event["event"] == "progress":
             self.progress.update(
                 self.task,
-                description=event["phase"],
+                description=_nearby(event["phase"]),
                 completed=event["done"],
                 total=event["total"],
                 figures="",
@@ -146,6 +147,12 @@ class _LiveDisplay(_Display):
 # -- sentences --------------------------------------------------------------------------------
 
 
+def _nearby(text: str) -> str:
+    """The text, with files below the working directory named from there."""
+    here = os.getcwd()
+    return text if here == os.sep else text.replace(here + os.sep, "")
+
+
 def _nothing(event: Event) -> list[str]:
     return []
 
@@ -164,8 +171,8 @@ def _step_line(event: Event) -> str:
 
 
 def _phase_line(event: Event) -> str:
-    total = event["total"]
-    return f"{event['phase']} {event['done']:,}/{total:,}" if total else f"{event['phase']} ..."
+    phase, total = _nearby(event["phase"]), event["total"]
+    return f"{phase} {event['done']:,}/{total:,}" if total else f"{phase} ..."
 
 
 def _model(event: Event) -> list[str]:
