@@ -197,11 +197,16 @@ def test_a_second_run_in_the_same_folder_is_refused(tmp_path, tiny_llama):
     while not curve(tmp_path / "out"):
         assert first.poll() is None
         time.sleep(0.01)
-    started = time.monotonic()
-    second = ft("train", config)
-    assert time.monotonic() - started < 2, "told at the front door, before anything is loaded"
-    first.kill()
-    first.wait()
+    try:
+        times_s = []
+        for _ in range(3):  # the run itself, and other tests, want the same cores
+            started = time.monotonic()
+            second = ft("train", config)
+            times_s.append(time.monotonic() - started)
+    finally:
+        first.kill()
+        first.wait()
+    assert min(times_s) < 2, "told at the front door, before anything is loaded"
     assert second.returncode == 2
     assert f"in use by process {first.pid}" in second.stderr
 
