@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from importlib import metadata
 from typing import Any
 
 _LIBRARIES = (
@@ -38,6 +37,8 @@ def process_rank() -> int:
 
 def library_version(name: str) -> str | None:
     """The installed version of a distribution, or None."""
+    from importlib import metadata  # a third of what `ft --help` would take
+
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ft.cli.output import say
 from ft.runtime import find_newest_run
-from ft.spec import LoadedSpec
+
+if TYPE_CHECKING:
+    from ft.spec import LoadedSpec
 
 Config = Annotated[Path, typer.Argument(metavar="CFG", help="The YAML file.", show_default=False)]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.", show_default=False)]
