@@ -2,8 +2,9 @@
 
 Every key is one of three kinds. Free keys say how often to report, evaluate or save, when to stop,
 and where things are: they may change between two commands. Fixed ones say which tensors a
-checkpoint holds, so nothing can go on without them. Everything else shapes the result: it stays as
-it was unless it is named on the command line, `--override learning_rate`.
+checkpoint holds, so nothing can go on without them. Asked keys shape the result: they stay as they
+were unless they are named on the command line, `--override learning_rate`. A new key is written
+down here as one of them; a test sees to it.
 
 Two names beside the keys of the YAML: `data`, the records as tokens, and `num_processes`.
 """
@@ -19,7 +20,6 @@ from typing import Any
 from ft.runtime import Problem, RunDirectory, UserError
 from ft.spec import RunSpec, flat_keys, load_spec
 from ft.spec.nearest import nearest
-from ft.spec.runspec import AdapterSpec
 
 DATA, NUM_PROCESSES = "data", "num_processes"
 
@@ -46,7 +46,6 @@ FREE_KEYS = frozenset(
         "ddp_timeout",
     }
 )
-_FREE_TO_ASK = frozenset({"lora_alpha", "lora_dropout", "peft_use_rslora"})
 FIXED_KEYS = frozenset(
     {
         "base_model",
@@ -55,7 +54,80 @@ FIXED_KEYS = frozenset(
         "special_tokens",
         "tokens",
         "optimizer",
-        *(key for key in AdapterSpec.model_fields if key not in _FREE_TO_ASK),
+        "adapter",
+        "lora_r",
+        "lora_target_modules",
+        "lora_target_parameters",
+        "lora_target_linear",
+        "lora_fan_in_fan_out",
+        "lora_modules_to_save",
+        "lora_model_dir",
+        "unfrozen_parameters",
+    }
+)
+ASKED_KEYS = frozenset(
+    {
+        # the model
+        "tokenizer_config",
+        "tokenizer_use_mistral_common",
+        "overrides_of_model_config",
+        "load_in_4bit",
+        "load_in_8bit",
+        "model_quantization_config",
+        "model_quantization_config_kwargs",
+        "quantize_moe_experts",
+        "llama4_linearized_experts",
+        "reinit_weights",
+        "attn_implementation",
+        "bf16",
+        "fp16",
+        "tf32",
+        "lora_alpha",
+        "lora_dropout",
+        "peft_use_rslora",
+        # the data
+        "datasets",
+        "test_datasets",
+        "val_set_size",
+        "sequence_len",
+        "min_sample_len",
+        "train_on_inputs",
+        "excess_length_strategy",
+        "shuffle_merged_datasets",
+        "streaming",
+        "streaming_multipack_buffer_size",
+        "chat_template",
+        "chat_template_jinja",
+        "chat_template_kwargs",
+        "eot_tokens",
+        "sample_packing",
+        "group_by_length",
+        # what is learned from it, and how
+        "rl",
+        "reward_model",
+        "process_reward_model",
+        "micro_batch_size",
+        "gradient_accumulation_steps",
+        "num_epochs",
+        "max_steps",
+        "learning_rate",
+        "optim_args",
+        "lr_scheduler",
+        "lr_scheduler_kwargs",
+        "cosine_min_lr_ratio",
+        "cosine_constant_lr_ratio",
+        "lr_quadratic_warmup",
+        "warmup_steps",
+        "warmup_ratio",
+        "weight_decay",
+        "adam_beta1",
+        "adam_beta2",
+        "adam_epsilon",
+        "max_grad_norm",
+        "gradient_checkpointing",
+        "seed",
+        "deterministic",
+        "load_best_model_at_end",
     }
 )
 

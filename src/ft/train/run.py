@@ -50,6 +50,7 @@ from ft.train.apart import require_records_apart
 from ft.train.cadence import checkpoint_cadence, evaluation_cadence
 from ft.train.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
 from ft.train.claim import ClaimedRun
+from ft.train.determinism import computing_deterministically
 from ft.train.loop import LoopSettings, OnEvent, TrainingLoop
 from ft.train.optimizer import build_optimizer, optimizer_state_bytes
 from ft.train.record import begin_run, describe_run, finish_run
@@ -79,7 +80,8 @@ def train(claimed: ClaimedRun, *, on_event: OnEvent) -> dict[str, Any]:
         return result
     teller = _Teller(on_event)
     try:
-        return _train_in(claimed, teller)
+        with computing_deterministically(claimed.spec.training.deterministic):
+            return _train_in(claimed, teller)
     except torch.OutOfMemoryError as error:
         raise _out_of_memory(claimed.spec, error) from None
     except Exception as error:

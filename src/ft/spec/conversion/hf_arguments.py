@@ -132,7 +132,7 @@ HF_ROWS: Mapping[str, Row] = {
     "save_safetensors": No("weights are always saved as safetensors", unless=(True,)),
     "push_to_hub": No("nothing is uploaded by training"),
     "data_seed": No("`seed` draws the order of the records as well"),
-    "full_determinism": No("order and dropout come from `seed` already"),
+    "full_determinism": To("deterministic", lambda value: bool(value) or None),
     "metric_for_best_model": No("the held-out loss decides", unless=("loss", "eval_loss")),
     "greater_is_better": No("the held-out loss decides, and less is better"),
     "label_smoothing_factor": No("there is none here"),

@@ -88,7 +88,7 @@ ROWS: Mapping[str, Row] = {
     "tensor_parallel_dim": No("one machine: the launcher decides", unless=(1,)),
     "data_parallel_shard_dim": No("one machine: the launcher decides", unless=(-1,)),
     "fsdp_cpu_offload": No("one GPU today"),
-    "cudnn_deterministic_mode": No("order and dropout come from `seed` already"),
+    "cudnn_deterministic_mode": To("deterministic", lambda value: bool(value) or None),
     "custom_sharded_layers": No("one GPU today"),
     "model_dir": No("only used to shorten other lines"),
     "run_val_every_n_steps": To("eval_steps", whole),

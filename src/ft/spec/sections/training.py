@@ -124,6 +124,11 @@ class TrainingSpec(Section):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
         42, description="Seed of order and dropout."
     )
+    deterministic: bool = Field(
+        False,
+        description="CUDA gives the same bits each time, resumed or not; some kernels are slower. "
+        "A CPU does so anyhow.",
+    )
     ddp_timeout: Count = Field(
         600, description="Several processes: seconds that one waits for another before it fails."
     )
