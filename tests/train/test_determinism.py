@@ -24,9 +24,9 @@ def test_it_is_on_within_the_block_and_off_behind_it():
 def test_an_operation_without_such_a_form_is_named():
     """On a CPU torch has one as well: `put_` may write a place twice, in any order."""
     places, values = torch.tensor([0, 0]), torch.tensor([1.0, 2.0])
-    with pytest.raises(MachineError, match="deterministic: true, but put_") as caught:
-        with deterministic_algorithms():
-            torch.zeros(2).put_(places, values)
+    said = "deterministic: true, but put_"
+    with pytest.raises(MachineError, match=said) as caught, deterministic_algorithms():
+        torch.zeros(2).put_(places, values)
     assert caught.value.exit_code == 3
     assert not torch.are_deterministic_algorithms_enabled()
 

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -43,16 +44,17 @@ def computing_deterministically(is_asked_for: bool) -> Iterator[None]:
 
 @contextmanager
 def deterministic_algorithms() -> Iterator[None]:
-    """torch's own switches, put back when the block ends.
+    """Torch's own switches, put back when the block ends.
 
     Raises:
         MachineError: an operation of the block has no deterministic form; says which.
     """
+    memory: Any = torch.utils.deterministic
     was_on = torch.are_deterministic_algorithms_enabled()
-    was_filling = torch.utils.deterministic.fill_uninitialized_memory
+    was_filling = memory.fill_uninitialized_memory
     was_searching = torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid, and slow
+    memory.fill_uninitialized_memory = False  # a debugging aid, and slow
     torch.backends.cudnn.benchmark = False
     try:
         yield
@@ -62,7 +64,7 @@ def deterministic_algorithms() -> Iterator[None]:
         raise
     finally:
         torch.use_deterministic_algorithms(was_on)
-        torch.utils.deterministic.fill_uninitialized_memory = was_filling
+        memory.fill_uninitialized_memory = was_filling
         torch.backends.cudnn.benchmark = was_searching
 
 
