@@ -48,6 +48,9 @@ class SupervisedTuning:
     layout: Layout
     router_loss_scale: float | None = None
     """Of the auxiliary loss, a number from 0 up; None for models without one."""
+    label_smoothing: float = 0.0
+    """Share of the target spread evenly over the vocabulary while it trains, as transformers does;
+    held-out loss is that of the true token alone."""
 
     def weight(self, row: TokenRow) -> int:
         """Trained tokens; the first token of a record is never predicted."""
@@ -61,6 +64,7 @@ class SupervisedTuning:
             batch.targets.flatten(),
             ignore_index=IGNORE_INDEX,
             reduction="sum",
+            label_smoothing=self.label_smoothing if model.training else 0.0,
         )
         if self.router_loss_scale is None:
             return loss_sum

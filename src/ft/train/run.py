@@ -24,7 +24,8 @@ from ft.data.obtain import token_cache
 from ft.data.packing import pack
 from ft.data.stream import prepare_training_data
 from ft.data.tokenized import TokenizedSet
-from ft.evaluate.objective import SupervisedTuning, router_loss_scale
+from ft.evaluate.noise import WithEmbeddingNoise
+from ft.evaluate.objective import Objective, SupervisedTuning, router_loss_scale
 from ft.model import (
     Hardware,
     LoadedModel,
@@ -239,7 +240,7 @@ def _assemble(
         weights=model,
         optimizer=optimizer,
         schedule=schedule,
-        objective=SupervisedTuning(layout, router_loss_scale(model.model.config)),
+        objective=_objective(spec, layout, model),
         feed=feed,
         heldout_rows=_heldout_rows(data.heldout, spec),
         settings=LoopSettings(
@@ -259,6 +260,18 @@ def _assemble(
         events=events,
         on_event=on_event,
     )
+
+
+def _objective(spec: RunSpec, layout: Layout, model: LoadedModel) -> Objective:
+    """What is minimized."""
+    training = spec.training
+    objective: Objective = SupervisedTuning(
+        layout, router_loss_scale(model.model.config), training.label_smoothing_factor
+    )
+    if training.neftune_noise_alpha:
+        embedding = model.model.get_input_embeddings()
+        objective = WithEmbeddingNoise(objective, embedding, training.neftune_noise_alpha)
+    return objective
 
 
 def _layout(spec: RunSpec, model: LoadedModel) -> Layout:

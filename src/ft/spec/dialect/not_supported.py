@@ -60,7 +60,6 @@ NOT_SUPPORTED: dict[str, str] = {
     "peft_use_dora": _LATER,
     "loraplus_lr_ratio": _LATER,
     "relora_steps": _LATER,
-    "neftune_noise_alpha": _LATER,
     "rope_scaling": "set it under overrides_of_model_config, by the name that the checkpoint's "
     "config.json has for it",
     "s2_attention": "use attn_implementation: auto",
@@ -83,7 +82,7 @@ NOT_SUPPORTED: dict[str, str] = {
     "vllm": _SUPERVISED,
     "diffusion": _SUPERVISED,
     **dict.fromkeys(OF_PREFERENCES, _SUPERVISED),
-    **dict.fromkeys(["use_eaft", "eaft_alpha", "eaft_k", "noisy_embedding_alpha"], _LATER),
+    **dict.fromkeys(["use_eaft", "eaft_alpha", "eaft_k"], _LATER),
     "scaling_softmax": _LATER,
     "scaling_softmax_factor": _LATER,
     "scaling_softmax_bias": _LATER,

@@ -47,6 +47,7 @@ RENAMED: dict[str, Rename] = {
     "evaluation_strategy": Rename("eval_strategy"),
     "model_revision": Rename("revision_of_model"),
     "pretrain_multipack_buffer_size": Rename("streaming_multipack_buffer_size"),
+    "noisy_embedding_alpha": Rename("neftune_noise_alpha"),
     "model_config": Rename("overrides_of_model_config"),
     "pretraining_dataset": Rename("datasets"),  # read before the others: pretraining.py
 }

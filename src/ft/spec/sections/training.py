@@ -118,6 +118,16 @@ class TrainingSpec(Section):
     max_grad_norm: Annotated[float, Field(ge=0.0)] = Field(
         1.0, description="Clip the gradient to this norm; 0 = never."
     )
+    neftune_noise_alpha: Annotated[float, Field(ge=0.0)] = Field(
+        0.0,
+        description="NEFTune: noise of this strength on the embeddings while it trains, scaled by "
+        "each record's own length; 5 to 15 are usual, 0 = none.",
+    )
+    label_smoothing_factor: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.0,
+        description="Share of each target that is spread evenly over the vocabulary while it "
+        "trains; the held-out loss stays that of the true token.",
+    )
     gradient_checkpointing: bool | Literal["always"] = Field(
         False, description="Recompute activations in the backward pass: less memory, more time."
     )
