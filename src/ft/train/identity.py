@@ -106,6 +106,8 @@ ASKED_KEYS = frozenset(
         "rl",
         "reward_model",
         "process_reward_model",
+        "neftune_noise_alpha",
+        "label_smoothing_factor",
         "micro_batch_size",
         "gradient_accumulation_steps",
         "num_epochs",
