@@ -28,6 +28,7 @@ from ft.model.hub import explained
 from ft.model.llama4 import linearized_experts
 from ft.model.overrides import apply_overrides
 from ft.model.precision import Precision
+from ft.model.random_base import draw_base
 from ft.model.varlen import register_varlen
 from ft.runtime.errors import Problem, UserError
 from ft.spec.runspec import ModelSpec
@@ -73,6 +74,7 @@ def load_base(
     hardware: Hardware,
     attention: str = "sdpa",
     is_quantized: bool = True,
+    draws_on_device: bool = False,
 ) -> BaseModel:
     """The base model on this process's device.
 
@@ -82,6 +84,8 @@ def load_base(
         hardware: Where it goes; on MPS, bits are not reduced.
         attention: What transformers is told.
         is_quantized: False loads plain weights, whatever the spec says.
+        draws_on_device: Random weights are drawn where they will live, which takes seconds for a
+            large model; another kind of device draws others.
 
     Fused experts come in plain weights; ``fold_experts`` puts them in few bits.
     With ``spec.random_init_seed`` or ``spec.reinit_weights`` none are read: they are drawn, the
@@ -94,15 +98,28 @@ def load_base(
     if attention == "sdpa" and not read_attention_traits(config).supports_sdpa:
         attention = "eager"
     register_varlen()
-    if spec.random_init_seed is not None or spec.reinit_weights:
-        model = _random_model(config, spec.random_init_seed or 0, precision, attention)
-        return BaseModel(model.to(local_device(hardware)), None, ("random weights to begin with",))
     quantization: BitsAndBytesConfig | Mxfp4Config | None = None
     if spec.model_quantization_config:
         quantization = Mxfp4Config(dequantize=True)
     notes: list[str] = []
     if is_quantized and (spec.load_in_4bit or spec.load_in_8bit):
         quantization, notes = _quantization(spec, precision, hardware)
+    if spec.random_init_seed is not None or spec.reinit_weights:
+        few_bits = quantization if isinstance(quantization, BitsAndBytesConfig) else None
+        device, seed = local_device(hardware), spec.random_init_seed or 0
+        if few_bits or draws_on_device:
+            model = draw_base(
+                config,
+                seed=seed,
+                dtype=precision.weights_dtype,
+                attention=attention,
+                quantization=few_bits,
+                draws_on=device if draws_on_device else torch.device("cpu"),
+                device=device,
+            )
+        else:
+            model = _random_model(config, seed, precision, attention).to(device)
+        return BaseModel(model, None, (*notes, "random weights to begin with"))
     linearized = linearized_experts(config) if spec.llama4_linearized_experts else nullcontext()
     with explained(spec.base_model, "base_model", spec.revision_of_model), linearized:
         model, loading = AutoModelForCausalLM.from_pretrained(

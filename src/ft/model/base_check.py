@@ -38,7 +38,10 @@ def check_base(spec: ModelSpec) -> None:
     if not is_local(spec.base_model) and not begins_random:
         return
     folder = Path(spec.base_model).expanduser()
-    if problem := _find_problem(folder, begins_random=begins_random):
+    problem = _find_problem(folder)
+    if problem is None and not spec.reinit_weights:  # which reads none
+        problem = _random_problem(folder) if begins_random else _weights_problem(folder)
+    if problem:
         raise UserError(problem)
 
 
@@ -116,7 +119,8 @@ def read_json_object(file: Path, *, fix: str) -> dict[str, Any]:
     return content
 
 
-def _find_problem(folder: Path, *, begins_random: bool) -> Problem | None:
+def _find_problem(folder: Path) -> Problem | None:
+    """What is wrong with the folder, whatever weights it holds."""
     where = f"base_model: {folder}"
     if not folder.is_dir():
         return Problem("no such folder", where, fix="name a folder that exists, or a hub name")
@@ -141,9 +145,7 @@ def _find_problem(folder: Path, *, begins_random: bool) -> Problem | None:
         return Problem(
             "has no config.json, so it is no model", where, fix=_fix_of_no_config(folder)
         )
-    if begins_random:
-        return _random_problem(folder, where)
-    return _weights_problem(folder, where)
+    return None
 
 
 _CHOICES_OF_CODE = ("attn_implementation", "experts_implementation", "kernel_config")
@@ -161,8 +163,9 @@ def _named_kernel(config: Any) -> str:
     return next((found for value in inner if (found := _named_kernel(value))), "")
 
 
-def _random_problem(folder: Path, where: str) -> Problem | None:
+def _random_problem(folder: Path) -> Problem | None:
     """Weights that are there would be passed over without a word."""
+    where = f"base_model: {folder}"
     if not any(folder.glob("*.safetensors")):
         return None
     return Problem(
@@ -183,7 +186,8 @@ def _fix_of_no_config(folder: Path) -> str:
     )
 
 
-def _weights_problem(folder: Path, where: str) -> Problem | None:
+def _weights_problem(folder: Path) -> Problem | None:
+    where = f"base_model: {folder}"
     if not any(folder.glob("*.safetensors")):
         if any(path for pattern in _PICKLES for path in folder.glob(pattern)):
             return Problem(

@@ -42,6 +42,7 @@ def build_model(  # noqa: PLR0913  # the one door: each argument is a decision m
     seed: int,
     gradient_checkpointing: bool = False,
     sequence_len: int | None = None,
+    draws_on_device: bool = False,
 ) -> LoadedModel:
     """The model that a run trains, in training mode.
 
@@ -55,6 +56,7 @@ def build_model(  # noqa: PLR0913  # the one door: each argument is a decision m
         seed: Of the adapter's first weights.
         gradient_checkpointing: Recompute every layer in the backward pass.
         sequence_len: Tokens of the longest record that may come; noted if the base is shorter.
+        draws_on_device: As of ``load_base``.
 
     Raises:
         UserError: the base cannot be read, or the specs do not fit it.
@@ -62,7 +64,13 @@ def build_model(  # noqa: PLR0913  # the one door: each argument is a decision m
     model = _with_bits_of(model, adapter)
     attention = attention or _choose_attention(model, precision, hardware)
     torch.set_float32_matmul_precision("high" if precision.tf32 else "highest")
-    base = load_base(model, precision, hardware=hardware, attention=attention.implementation)
+    base = load_base(
+        model,
+        precision,
+        hardware=hardware,
+        attention=attention.implementation,
+        draws_on_device=draws_on_device,
+    )
     notes = [*precision.notes, *tokenizer.notes, *base.notes]
     notes += _length_notes(base.model.config, sequence_len)
     num_added = fit_vocabulary(base.model, len(tokenizer.tokenizer))

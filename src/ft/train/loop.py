@@ -41,6 +41,7 @@ from ft.train.health import HealthCheck
 from ft.train.memory import peak_memory_bytes
 from ft.train.saving import CheckpointWriter, Weights, Written
 from ft.train.signals import StopRequest
+from ft.train.watch import StepWatch, Unwatched
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -61,6 +62,8 @@ class LoopSettings:
     """End with the weights of the best evaluation."""
     loss_watchdog_threshold: float | None
     loss_watchdog_patience: int | None
+    saves: bool = True
+    """False leaves nothing behind: the run is a measurement."""
 
 
 @dataclass
@@ -107,6 +110,7 @@ class TrainingLoop:
         self.checkpoints = checkpoints
         self.events = events
         self.on_event = on_event
+        self.watch: StepWatch = Unwatched()
         self.state = TrainerState()
         self.saved_step: int | None = None
         self.agreement = Agreement(accelerator)
@@ -160,7 +164,9 @@ class TrainingLoop:
         if state.step == 0 and self.heldout_rows is not None:
             self._evaluate()
         while state.step < settings.num_steps and not state.is_stopped_early:
+            self.watch.begin_step()
             result = self._step()
+            self.watch.mark("other")
             self._report(result)
             self.health.note_step(state, result.loss, was_skipped=result.was_skipped)
             is_last = state.step == settings.num_steps
@@ -169,6 +175,7 @@ class TrainingLoop:
             if self._is_due(settings.checkpoints) or is_last or state.is_stopped_early:
                 self._save()
             self._look_around(stop)
+            self.watch.end_step(result.num_tokens, result.num_trained_tokens)
 
     # -- one optimizer step -------------------------------------------------------------------
 
@@ -182,10 +189,12 @@ class TrainingLoop:
         micro_batches = self._micro_batches(rows)
         loss_sum = torch.zeros((), device=self.accelerator.device)
         for number, own_rows in enumerate(micro_batches):
+            self.watch.mark("data")
             batch = self._batch(own_rows, filler=rows[0])
             seed_generators(self.settings.seed, step, number, process_index)
             is_last = number == len(micro_batches) - 1
             loss_sum += self._forward_backward(batch, num_trained, synchronize=is_last)
+        self.watch.mark("other")
         loss = self._total(loss_sum) / num_trained
         self.health.require_finite("loss", loss, step=step + 1, records=records)
         grad_norm = self._clip()
@@ -231,16 +240,20 @@ class TrainingLoop:
     ) -> torch.Tensor:
         """Adds the batch's gradient; processes average theirs, so each scales by their number."""
         with nullcontext() if synchronize else self.accelerator.no_sync(self.model):
+            self.watch.mark("forward")
             loss_sum = self.objective.loss_sum(self.model, batch)
+            self.watch.mark("backward")
             self.accelerator.backward(loss_sum * (self.accelerator.num_processes / num_trained))
         return loss_sum.detach()
 
     def _clip(self) -> float:
+        self.watch.mark("clip")
         limit = self.settings.max_grad_norm or math.inf
         return float(self.accelerator.clip_grad_norm_(self.parameters, limit))
 
     def _update(self) -> bool:
         """One optimizer step; true if the fp16 scaler skipped it because of overflow."""
+        self.watch.mark("optimizer")
         self.optimizer.step()
         was_skipped = bool(self.accelerator.optimizer_step_was_skipped)
         self.optimizer.zero_grad()
@@ -314,7 +327,7 @@ class TrainingLoop:
 
     def _save(self) -> None:
         """Begins a checkpoint; it is told of when it is whole."""
-        if self.saved_step == self.state.step:
+        if self.saved_step == self.state.step or not self.settings.saves:
             return
         self.state.feed_position = self.feed.position()
         self.health.require_finite_weights(self.parameters, step=self.state.step)

@@ -9,6 +9,7 @@ import math
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ from ft.train.record import begin_run, describe_run, finish_run
 from ft.train.schedule import build_schedule
 from ft.train.signals import StopRequest
 from ft.train.space import SpaceNeed, check_space
+from ft.train.teller import Teller
 
 
 def train(claimed: ClaimedRun, *, on_event: OnEvent) -> dict[str, Any]:
@@ -79,12 +81,12 @@ def train(claimed: ClaimedRun, *, on_event: OnEvent) -> dict[str, Any]:
     if claimed.is_finished:
         result: dict[str, Any] = claimed.directory.read_run()["result"]
         return result
-    teller = _Teller(on_event)
+    teller = Teller(on_event)
     try:
         with computing_deterministically(claimed.spec.training.deterministic):
             return _train_in(claimed, teller)
     except torch.OutOfMemoryError as error:
-        raise _out_of_memory(claimed.spec, error) from None
+        raise out_of_memory(claimed.spec, error) from None
     except Exception as error:
         if is_disk_full(error):
             raise _disk_full(claimed.directory) from None
@@ -93,71 +95,39 @@ def train(claimed: ClaimedRun, *, on_event: OnEvent) -> dict[str, Any]:
         teller.close()
 
 
-class _Teller:
-    """Shows events as they come, and keeps them in events.jsonl from the moment the run begins.
+@dataclass(frozen=True)
+class StandIns:
+    """What a measurement puts in the place of a run's own parts; the defaults put nothing."""
 
-    What goes wrong before that (data, model) leaves no trace in the directory.
-    """
-
-    def __init__(self, show: OnEvent) -> None:
-        self.show = show
-        self.log: EventLog | None = None
-        self._early: list[dict[str, Any]] = []
-
-    def tell(self, event: str, **values: Any) -> None:
-        if self.log is not None:
-            self.show(self.log.append(event, **values))
-        else:
-            self._early.append({"event": event, **values})
-            self.show(self._early[-1])
-
-    def progress(self, phase: str, done: int, total: int | None) -> None:
-        self.show({"event": "progress", "phase": phase, "done": done, "total": total})
-
-    def begin(self, path: Path) -> EventLog:
-        """Opens the log and writes what was told before."""
-        self.log = EventLog(path)
-        for event in self._early:
-            self.log.append(**event)
-        return self.log
-
-    def close(self) -> None:
-        if self.log is not None:
-            self.log.close()
+    tokenizer: LoadedTokenizer | None = None
+    data: TrainingData | None = None
+    draws_on_device: bool = False
+    """Random weights are drawn on the device."""
 
 
-def _train_in(claimed: ClaimedRun, teller: _Teller) -> dict[str, Any]:
+_NO_STAND_INS = StandIns()
+
+
+@dataclass(frozen=True)
+class BuiltRun:
+    """A run whose parts are put together."""
+
+    loop: TrainingLoop
+    model: LoadedModel
+    identity: dict[str, Any]
+
+
+def _train_in(claimed: ClaimedRun, teller: Teller) -> dict[str, Any]:
     run, spec = claimed.directory, claimed.spec
     started = time.perf_counter()
-    hardware = probe_hardware()
-    tokenizer = load_tokenizer(spec.model)
-    data = prepare_training_data(
-        spec.data,
-        tokenizer=tokenizer.tokenizer,
-        seed=spec.training.seed,
-        base_dir=claimed.config.parent,
-        on_progress=teller.progress,
-        cache=token_cache(spec.data.dataset_prepared_path, tokenizer_identity(spec.model)),
-        on_news=lambda lines: teller.tell("stream", summary=list(lines)),
-    )
-    for layout in data.layouts:
-        if layout.source is not None:
-            trust_code(layout.source.sha256)
-    teller.tell("data", summary=data.report.render(), **data.report.to_json())
-    model = _load_model(spec, tokenizer, hardware, teller)
-    batch_layout = _layout(spec, model)
-    identity = describe_run(claimed, data, model)
-    if process_rank() == 0:
-        begin_run(claimed, data, identity)
-    events = teller.begin(run.events if process_rank() == 0 else Path(os.devnull))
-    checkpoints = CheckpointFolder(run.checkpoints, spec.output.save_total_limit, identity)
-    loop = _assemble(checkpoints, spec, data, model, batch_layout, events, teller.show)
+    built = build_run(claimed, teller)
+    loop, model, identity = built.loop, built.model, built.identity
     checkpoint = _newest_checkpoint(loop, teller)
     if checkpoint is not None:
         loop.resume(checkpoint)
     if process_rank() == 0:
         teller.tell("space", **check_space(run.path, _space_need(loop, model, spec)))
-    teller.tell("start", **_plan_summary(loop, spec, hardware))
+    teller.tell("start", **_plan_summary(loop, spec, model.hardware))
     state = loop.run(StopRequest(_deadline_s(claimed)))
     total_time_s = time.perf_counter() - started
     result: dict[str, Any] = {}
@@ -169,13 +139,61 @@ def _train_in(claimed: ClaimedRun, teller: _Teller) -> dict[str, Any]:
     return result
 
 
+def build_run(claimed: ClaimedRun, teller: Teller, stand_ins: StandIns = _NO_STAND_INS) -> BuiltRun:
+    """Data, model and loop, in a directory that says what it holds.
+
+    Args:
+        claimed: The directory and the spec.
+        teller: Told of data and model; its log begins.
+        stand_ins: Take the place of the run's own parts.
+
+    Raises:
+        UserError: wrong data, or data that changed under a run.
+        torch.OutOfMemoryError: the model does not fit.
+    """
+    run, spec = claimed.directory, claimed.spec
+    hardware = probe_hardware()
+    tokenizer = stand_ins.tokenizer or load_tokenizer(spec.model)
+    data = stand_ins.data or _prepare_data(claimed, tokenizer, teller)
+    for layout in data.layouts:
+        if layout.source is not None:
+            trust_code(layout.source.sha256)
+    teller.tell("data", summary=data.report.render(), **data.report.to_json())
+    model = _load_model(spec, tokenizer, hardware, teller, stand_ins.draws_on_device)
+    batch_layout = _layout(spec, model)
+    identity = describe_run(claimed, data, model)
+    if process_rank() == 0:
+        begin_run(claimed, data, identity)
+    events = teller.begin(run.events if process_rank() == 0 else Path(os.devnull))
+    checkpoints = CheckpointFolder(run.checkpoints, spec.output.save_total_limit, identity)
+    loop = _assemble(checkpoints, spec, data, model, batch_layout, events, teller.show)
+    return BuiltRun(loop, model, identity)
+
+
+def _prepare_data(claimed: ClaimedRun, tokenizer: LoadedTokenizer, teller: Teller) -> TrainingData:
+    spec = claimed.spec
+    return prepare_training_data(
+        spec.data,
+        tokenizer=tokenizer.tokenizer,
+        seed=spec.training.seed,
+        base_dir=claimed.config.parent,
+        on_progress=teller.progress,
+        cache=token_cache(spec.data.dataset_prepared_path, tokenizer_identity(spec.model)),
+        on_news=lambda lines: teller.tell("stream", summary=list(lines)),
+    )
+
+
 def _deadline_s(claimed: ClaimedRun) -> float | None:
     max_time = claimed.spec.training.max_time
     return None if max_time is None else claimed.started_s + seconds_of(max_time)
 
 
 def _load_model(
-    spec: RunSpec, tokenizer: LoadedTokenizer, hardware: Hardware, teller: _Teller
+    spec: RunSpec,
+    tokenizer: LoadedTokenizer,
+    hardware: Hardware,
+    teller: Teller,
+    draws_on_device: bool,
 ) -> LoadedModel:
     teller.progress("loading model", 0, None)
     precision = choose_precision(spec.precision, hardware, trains_all=spec.adapter.adapter is None)
@@ -189,6 +207,7 @@ def _load_model(
         seed=spec.training.seed,
         gradient_checkpointing=bool(spec.training.gradient_checkpointing),
         sequence_len=spec.data.sequence_len,
+        draws_on_device=draws_on_device,
     )
     teller.tell(
         "model",
@@ -313,7 +332,7 @@ def _plan_summary(loop: TrainingLoop, spec: RunSpec, hardware: Hardware) -> dict
     }
 
 
-def _newest_checkpoint(loop: TrainingLoop, teller: _Teller) -> Checkpoint | None:
+def _newest_checkpoint(loop: TrainingLoop, teller: Teller) -> Checkpoint | None:
     """The one to go on from: one process finds it and sets broken ones aside, all read it."""
     found = None
     if process_rank() == 0:
@@ -350,7 +369,7 @@ def _disk_full(run: RunDirectory) -> MachineError:
     )
 
 
-def _out_of_memory(spec: RunSpec, error: Exception) -> MachineError:
+def out_of_memory(spec: RunSpec, error: Exception) -> MachineError:
     """The cheapest change that lowers the peak, results unchanged if possible."""
     training = spec.training
     if training.micro_batch_size > 1:
