@@ -1,9 +1,11 @@
 """How long training stands still for a checkpoint of a 7B model's LoRA and its optimizer.
 
-    python benchmarks/checkpoint_stall.py FOLDER
+    python benchmarks/checkpoint_stall.py FOLDER          on a card: Llama-2-7B's shape, in bf16
+    python benchmarks/checkpoint_stall.py FOLDER --tiny   anywhere: does the script work?
 
-Rank 32 on every linear layer of a Llama-2-7B: 80 million weights in fp32 and AdamW's two moments,
-0.96 GB. A matrix product stands for the training that goes on while the checkpoint is written.
+Random weights are made on the card. Rank 32 on every linear layer: 80 million weights in fp32 and
+AdamW's two moments, 0.96 GB a checkpoint. Real training steps run beside the writing; it is the
+writer of `ft train` that saves. The first save locks the pages that the later ones use again.
 """
 
 from __future__ import annotations
@@ -11,85 +13,91 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from safetensors.torch import save_file
+from accelerate import Accelerator
+from peft import LoraConfig, get_peft_model
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import LlamaConfig, LlamaForCausalLM
 
-from ft.train.checkpoint import CheckpointFolder, Snapshot, TrainerState
+from ft.model import LoadedModel, Precision, probe_hardware
+from ft.model.attention import Attention
+from ft.train.checkpoint import CheckpointFolder, TrainerState
+from ft.train.saving import CheckpointWriter, Written
 
-RANK, NUM_LAYERS = 32, 32
-SHAPES = [(4096, 4096)] * 4 + [(4096, 11008)] * 2 + [(11008, 4096)]
-SIZE = 4096
-
-
-def trained_weights(device: torch.device) -> dict[str, torch.nn.Parameter]:
-    """LoRA's A and B for every linear layer."""
-    return {
-        f"layer{layer}.{index}.{name}": torch.nn.Parameter(torch.randn(shape, device=device))
-        for layer in range(NUM_LAYERS)
-        for index, (inner, outer) in enumerate(SHAPES)
-        for name, shape in (("A", (RANK, inner)), ("B", (outer, RANK)))
-    }
+NUM_SAVES, STEPS_BETWEEN = 6, 6
+TINY = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "vocab_size": 500}  # fmt: skip
 
 
-def snapshot_of(
-    weights: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer, step: int
-) -> Snapshot:
-    """As CheckpointWriter takes it."""
-    copies = {name: each.detach().to("cpu", copy=True) for name, each in weights.items()}
-    write: Callable[[Path], Any] = lambda folder: save_file(copies, folder / "adapter.safetensors")  # noqa: E731
-    return Snapshot.take(
-        TrainerState(step=step),
-        write_weights=write,
-        optimizer=optimizer.state_dict(),
-        schedule={},
-        scaler=None,
-    )
+def random_model(device: torch.device, *, is_tiny: bool) -> LoadedModel:
+    """LoRA of rank 32 on all linear layers of a random Llama."""
+    config = LlamaConfig(**(TINY if is_tiny else {}), use_cache=False)
+    torch.set_default_dtype(torch.bfloat16)
+    with device:
+        base = LlamaForCausalLM(config)
+    torch.set_default_dtype(torch.float32)
+    lora = LoraConfig(r=32, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = get_peft_model(base, lora).to(device)
+    model.enable_input_require_grads()
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    attention = Attention("sdpa", is_varlen=False, reason="")
+    return LoadedModel(model, cast("Any", None), Precision(), attention, probe_hardware())
 
 
 def main() -> None:
-    """Three checkpoints, and what each one costs."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    weights = trained_weights(device)
-    optimizer = torch.optim.AdamW(weights.values(), lr=1e-4)
-    for each in weights.values():
-        each.grad = torch.zeros_like(each)
-    optimizer.step()
-    size = SIZE if device.type == "cuda" else SIZE // 4
-    matrix = torch.randn(size, size, device=device)
+    """Some saves with steps between them, and what each one costs."""
+    folder, is_tiny = Path(sys.argv[1]), "--tiny" in sys.argv
+    accelerator = Accelerator(mixed_precision="bf16", cpu=not torch.cuda.is_available())
+    loaded = random_model(accelerator.device, is_tiny=is_tiny)
+    parameters = [p for _, p in loaded.trainable_parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
+    written: list[Written] = []
+    writer = CheckpointWriter(
+        CheckpointFolder(folder, keep=1),
+        accelerator=accelerator,
+        weights=loaded,
+        optimizer=optimizer,
+        schedule=LambdaLR(optimizer, lambda step: 1.0),
+        on_written=written.append,
+    )
+    vocabulary = loaded.model.get_base_model().config.vocab_size
+    ids = torch.randint(vocabulary, (1, 512), device=accelerator.device)
 
-    def train_for(passes: int = 20) -> float:
+    def step() -> float:
         started = time.perf_counter()
-        for _ in range(passes):
-            float((matrix @ matrix).sum())
+        with torch.autocast(accelerator.device.type, torch.bfloat16):
+            loss = loaded.model(input_ids=ids, labels=ids).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        float(loss.detach())
         return time.perf_counter() - started
 
-    alone_s = statistics.median(train_for() for _ in range(20))
-    folder = CheckpointFolder(Path(sys.argv[1]), keep=1)
-    with ThreadPoolExecutor(1) as thread:
-        for step in range(1, 4):
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            started = time.perf_counter()
-            future = thread.submit(
-                folder.commit, snapshot_of(weights, optimizer, step), keep_step=None
-            )
-            stall_s = time.perf_counter() - started
-            beside = []
-            while not future.done():
-                beside.append(train_for())
-            write_s = time.perf_counter() - started
-            future.result()
-            lost_s = sum(beside) - alone_s * len(beside)
-            print(
-                f"{device.type} checkpoint {step}: stall {stall_s:.2f} s, "
-                f"on disk after {write_s:.2f} s, training beside it {lost_s:.2f} s slower, "
-                f"longest pause {max(beside) - alone_s:.2f} s"
-            )
+    step()
+    alone_s = statistics.median(step() for _ in range(STEPS_BETWEEN))
+    stalls_s, beside_s = [], []
+    for number in range(NUM_SAVES):
+        started = time.perf_counter()
+        writer.save(TrainerState(step=number + 1), keep_step=None)
+        stalls_s.append(time.perf_counter() - started)
+        while len(written) <= number:
+            beside_s.append(step())
+            writer.poll()
+    writer.close()
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    saved_s = [each.save_time_s for each in written]
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    print(f"{device}, torch {torch.__version__}: {loaded.num_trainable:,} trained weights")
+    print(f"{size / 1e9:.2f} GB a checkpoint, on the disk after (s):", _median(saved_s))
+    print(f"stall of the first save {stalls_s[0]:.3f} s, of the others:", _median(stalls_s[1:]))
+    print(f"a step alone {alone_s:.3f} s, beside the writing:", _median(beside_s))
+
+
+def _median(values: list[float]) -> str:
+    return f"median {statistics.median(values):.3f}, longest {max(values):.3f} of {len(values)}"
 
 
 if __name__ == "__main__":

@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoModelForCausalLM
 
 import ft.model.patches  # noqa: F401  # first: peft imports bitsandbytes
 from ft.model.attention import Attention
 from ft.model.base_check import ADAPTER_WEIGHTS
 from ft.model.hardware import Hardware
+from ft.model.host_copies import HostCopies
 from ft.model.hub import explained
 from ft.model.precision import Precision
 from ft.model.tokenizer import LoadedTokenizer
@@ -126,10 +127,13 @@ class LoadedModel:
         Writes nothing else, no README, no tokenizer; the caller stages the folder.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        self.snapshot()(folder)
+        copies = HostCopies()
+        write = self.snapshot(copies)
+        copies.wait()
+        write(folder)
 
-    def snapshot(self) -> Callable[[Path], Any]:
-        """What writes the trained weights to a folder.
+    def snapshot(self, copies: HostCopies) -> Callable[[Path], Any]:
+        """What writes the trained weights to a folder, once ``copies`` are whole.
 
         An adapter is copied, so it can be written later, from any thread. A whole model is not: a
         second copy may not fit into memory.
@@ -138,7 +142,7 @@ class LoadedModel:
             write_model: Callable[[Path], Any] = self.model.save_pretrained
             return write_model
         state = get_peft_model_state_dict(self.model, save_embedding_layers=False)
-        separate = {name: _own_copy(tensor) for name, tensor in state.items()}
+        separate = {name: copies.copy(name, tensor) for name, tensor in state.items()}
         config = copy.copy(self.model.active_peft_config)
         config.inference_mode = True
 
@@ -181,11 +185,6 @@ def _require_same_tensors(state: dict[str, Any], expected: dict[str, Any], folde
                 fix="load it with the settings that it was saved with",
             )
         )
-
-
-def _own_copy(tensor: Tensor) -> Tensor:
-    """On the CPU, sharing nothing with the model: tied tensors are written out twice."""
-    return tensor.detach().to("cpu", copy=True).contiguous()
 
 
 def _num_weights(parameter: nn.Parameter) -> int:

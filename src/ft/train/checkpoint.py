@@ -25,13 +25,15 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ft.model.host_copies import HostCopies
+from ft.runtime import Problem, UserError
 from ft.runtime.durable import remove, retire, sha256_of, staged_folder
 
 FORMAT = 1
@@ -97,16 +99,22 @@ class Snapshot:
         optimizer: dict[str, Any],
         schedule: dict[str, Any],
         scaler: dict[str, Any] | None,
+        copies: HostCopies | None = None,
     ) -> Snapshot:
-        """Copies what a checkpoint holds; ``write_weights`` writes the weights to a folder."""
+        """Copies what a checkpoint holds; ``write_weights`` writes the weights to a folder.
+
+        ``copies`` are those into which the weights are copied; new ones if there are none.
+        """
         tensors: dict[str, Tensor] = {}
+        copies = copies or HostCopies()
         content = {
             "format": FORMAT,
             "state": asdict(state),
-            "optimizer": _take_tensors(optimizer, tensors, "optimizer"),
+            "optimizer": _take_tensors(optimizer, "optimizer", tensors, copies),
             "schedule": dict(schedule),
             "scaler": scaler,
         }
+        copies.wait()
         return cls(state.step, write_weights, tensors, content)
 
 
@@ -189,6 +197,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Reads and checks one checkpoint.
 
     Raises:
+        UserError: another version of ft wrote it, in a format that this one does not read.
         ValueError: a file is missing, has another size or other bytes than the manifest says.
         OSError: it can't be read.
     """
@@ -197,7 +206,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise ValueError(f"{MANIFEST} is cut short")
     manifest = json.loads(text)
     if manifest["format"] != FORMAT:
-        raise ValueError(f"format {manifest['format']}, this version reads {FORMAT}")
+        _refuse_format(path, manifest["format"])
     for name, expected in manifest["files"].items():
         file = path / name
         if not file.is_file():
@@ -213,6 +222,20 @@ def read_checkpoint(path: Path) -> Checkpoint:
         _put_tensors(content["optimizer"], load_file(path / _OPTIMIZER)),
         content["schedule"],
         content["scaler"],
+    )
+
+
+def _refuse_format(path: Path, number: Any) -> NoReturn:
+    """Both files that name the format say so: else it is damage, and no other version."""
+    state = json.loads((path / _STATE).read_text(encoding="utf-8"))
+    if state["format"] != number:
+        raise ValueError(f"{MANIFEST} and {_STATE} name different formats")
+    raise UserError(
+        Problem(
+            f"is a checkpoint of format {number}, and this ft reads {FORMAT}",
+            str(path),
+            fix="go on with the ft that began the run, or train anew with --overwrite",
+        )
     )
 
 
@@ -234,19 +257,20 @@ def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _take_tensors(value: Any, tensors: dict[str, Tensor], name: str) -> Any:
-    """The value as JSON; each tensor goes into ``tensors`` and leaves its name behind."""
+def _take_tensors(value: Any, name: str, tensors: dict[str, Tensor], copies: HostCopies) -> Any:
+    """The value as JSON; each tensor is copied into ``tensors`` and leaves its name behind."""
     if isinstance(value, Tensor):
-        tensors[name] = value.detach().to("cpu", copy=True).contiguous()
+        tensors[name] = copies.copy(name, value)
         return {"$tensor": name}
     if isinstance(value, dict):
         return {
             "$dict": [
-                [key, _take_tensors(item, tensors, f"{name}.{key}")] for key, item in value.items()
+                [key, _take_tensors(item, f"{name}.{key}", tensors, copies)]
+                for key, item in value.items()
             ]
         }
     if isinstance(value, (list, tuple)):
-        return [_take_tensors(item, tensors, f"{name}.{i}") for i, item in enumerate(value)]
+        return [_take_tensors(item, f"{name}.{i}", tensors, copies) for i, item in enumerate(value)]
     return value
 
 

@@ -22,6 +22,7 @@ from accelerate import Accelerator
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from ft.model.host_copies import HostCopies
 from ft.runtime import MachineError, Problem
 from ft.train.agreement import Agreement
 from ft.train.checkpoint import Checkpoint, CheckpointFolder, Snapshot, TrainerState
@@ -32,7 +33,7 @@ class Weights(Protocol):
 
     def save_weights(self, folder: Path) -> None: ...  # noqa: D102
     def load_weights(self, folder: Path) -> None: ...  # noqa: D102
-    def snapshot(self) -> Callable[[Path], Any]: ...  # noqa: D102
+    def snapshot(self, copies: HostCopies) -> Callable[[Path], Any]: ...  # noqa: D102
     @property
     def has_adapter(self) -> bool: ...  # noqa: D102
 
@@ -78,6 +79,8 @@ class CheckpointWriter:
         self.on_written = on_written
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._write: _Write | None = None
+        self._copies = HostCopies()
+        """Used again by each save, which waits for the one before it."""
 
     def save(self, state: TrainerState, *, keep_step: int | None) -> None:
         """Begins a checkpoint of ``state.step`` once all processes have come here.
@@ -89,12 +92,15 @@ class CheckpointWriter:
         started = time.perf_counter()
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler
+            # Those of a full fine-tune are too large to keep.
+            copies = self._copies if self.weights.has_adapter else HostCopies()
             snapshot = Snapshot.take(
                 state,
-                write_weights=self.weights.snapshot(),
+                write_weights=self.weights.snapshot(copies),
                 optimizer=self.optimizer.state_dict(),
                 schedule=self.schedule.state_dict(),
                 scaler=None if scaler is None else scaler.state_dict(),
+                copies=copies,
             )
             commit = partial(self.folder.commit, snapshot, keep_step=keep_step)
             future = self._thread.submit(commit)
