@@ -79,4 +79,4 @@ def test_nothing_in_the_package_runs_what_came_as_data():
         for danger in dangers(file.read_text(encoding="utf-8"))
     }
     assert found - CONSENTED == set()
-    assert CONSENTED <= found, "a door that is gone needs no consent"
+    assert found >= CONSENTED, "a door that is gone needs no consent"

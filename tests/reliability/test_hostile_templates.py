@@ -1,9 +1,13 @@
 """Chat templates that attack: from the YAML, from a file, from a tokenizer. None gets out."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 import runs
 import tiny
+from ft.data.chat import bounds
 from ft.data.chat.templates import Template
 from ft.data.segments import RecordError
 from ft.runtime import UserError
@@ -37,6 +41,75 @@ PAYLOADS = [
     "{{ (messages|map(attribute='__class__')|list)[0].__mro__ }}",
     "{{ [].__class__.__base__.__subclasses__()[80].__init__.__globals__ }}",
 ]  # fmt: skip
+
+
+ENDLESS = [
+    "{% for i in range(99999) %}{% for j in range(99999) %}{{ j }}{% endfor %}{% endfor %}",
+    "{% set r = range(99999) %}{% for i in r %}{% for j in r %}{% for k in r %}"
+    "{% endfor %}{% endfor %}{% endfor %}",
+    "{% macro m() %}{% for i in range(99999) %}{{ m() }}{% endfor %}{% endmacro %}"
+    "{% for i in range(99999) %}{% for j in range(9999) %}{{ i is odd }}{% endfor %}{% endfor %}",
+]
+LARGE = [
+    "{{ 'x' * 10**10 }}",
+    "{{ 10**10 * 'x' }}",
+    "{{ 9**(9**9) }}",
+    "{{ (range(9999)|list) * 10**8 }}",
+    "{% set n = namespace(x=2) %}{% for i in range(60) %}{% set n.x = n.x * n.x %}{% endfor %}",
+]
+
+
+@pytest.mark.parametrize("payload", ENDLESS)
+def test_a_template_that_does_not_end_is_ended(payload, monkeypatch):
+    monkeypatch.setattr(bounds, "LIMIT_S", 1.0)  # the same clock, a shorter time
+    started = time.monotonic()
+    with pytest.raises(UserError, match="still at work after 1 s"):
+        Template(payload).render(MESSAGES)
+    assert time.monotonic() - started < 5
+    assert Template("{{ messages[0].content }}").render(MESSAGES) == "a", "the next one is whole"
+
+
+def test_the_limit_is_below_ten_seconds():
+    assert bounds.LIMIT_S + bounds._POLL_S < 10
+
+
+def test_a_template_is_ended_in_any_thread(monkeypatch):
+    monkeypatch.setattr(bounds, "LIMIT_S", 0.5)
+    with ThreadPoolExecutor(2) as threads:
+        endless = threads.submit(Template(ENDLESS[0]).render, MESSAGES)
+        usual = [threads.submit(Template("{{ 'a' }}").render, MESSAGES) for _ in range(100)]
+        assert {each.result() for each in usual} == {"a"}
+        with pytest.raises(UserError, match="still at work"):
+            endless.result()
+
+
+@pytest.mark.parametrize("payload", LARGE)
+def test_nothing_is_multiplied_without_bounds(payload):
+    started = time.monotonic()
+    with pytest.raises((RecordError, UserError), match="so large"):
+        Template(payload).render(MESSAGES)
+    assert time.monotonic() - started < 1
+
+
+def test_usual_products_are_computed():
+    assert (
+        Template("{{ '=' * 40 }}{{ 3 * 4 }}{{ 2 ** 10 }}").render(MESSAGES) == "=" * 40 + "121024"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
+        "{% if 1 %}" * 5000,
+        "{% for a in b %}" * 30 + "{% endfor %}" * 30,
+        "{{ " + "9" * 5000 + " }}",
+    ],
+    ids=["brackets", "blocks", "loops", "digits"],
+)
+def test_a_template_that_cannot_be_compiled_is_refused_with_words(text):
+    with pytest.raises(UserError, match="cannot be compiled"):
+        Template(text).check_syntax()
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)

@@ -1,8 +1,8 @@
 """Chat templates: which one the YAML names, and how it is rendered.
 
-Templates come from models and from users, so they are rendered in a sandbox, with the filters and
-functions that Hugging Face's own renderer gives them; each is compiled once. Only plain data (what
-JSON holds) is ever passed to them.
+Templates come from models and from users, so they are rendered in a sandbox and within bounds, with
+the filters and functions that Hugging Face's own renderer gives them; each is compiled once. Only
+plain data (what JSON holds) is ever passed to them.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from jinja2 import Environment, TemplateError, TemplateSyntaxError, nodes
 from jinja2 import Template as CompiledTemplate
 from jinja2.ext import Extension, LoopControlExtension
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from ft.data.chat.bounds import BoundedSandbox, TookTooLongError, within_time
 from ft.data.layout import StrategyOptions
 from ft.data.segments import RecordError
 from ft.runtime.errors import Problem, UserError
@@ -74,15 +74,20 @@ class Template:
 
         Raises:
             RecordError: The template refuses it.
+            UserError: The template does not end.
         """
         try:
-            return _compile(self.text).render(
-                **{**self.special_tokens, **self.variables},
-                messages=[_with_reasoning(message) for message in messages],
-                tools=tools or None,
-                documents=None,
-                add_generation_prompt=add_generation_prompt,
-            )
+            template = _compile(self.text)
+            with within_time():
+                return template.render(
+                    **{**self.special_tokens, **self.variables},
+                    messages=[_with_reasoning(message) for message in messages],
+                    tools=tools or None,
+                    documents=None,
+                    add_generation_prompt=add_generation_prompt,
+                )
+        except TookTooLongError as error:  # so would the next record
+            raise UserError(Problem(f"chat template: {error}")) from None
         except Exception as error:  # a template is code from outside
             raise RecordError(
                 "chat template refused", f"{type(error).__name__}: {error}"
@@ -106,6 +111,9 @@ class Template:
             source = lines[error.lineno - 1] if 0 < error.lineno <= len(lines) else ""
             where = f"chat_template_jinja:{error.lineno}"
             raise UserError(Problem(str(error.message), where, source)) from None
+        except _UNCOMPILABLE as error:
+            what = f"cannot be compiled: {type(error).__name__}: {error}"
+            raise UserError(Problem(what, "chat_template_jinja")) from None
 
 
 def template_of(
@@ -216,6 +224,10 @@ class _Generation(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
+_UNCOMPILABLE = (RecursionError, SyntaxError, ValueError, OverflowError, MemoryError)
+"""Nested too deeply for jinja2 or for the Python that it makes, or a number without end."""
+
+
 @lru_cache(maxsize=32)
 def _compile(text: str) -> CompiledTemplate:
     return _environment().from_string(text)
@@ -223,7 +235,7 @@ def _compile(text: str) -> CompiledTemplate:
 
 @cache
 def _environment() -> Environment:
-    environment = ImmutableSandboxedEnvironment(
+    environment = BoundedSandbox(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, LoopControlExtension]
     )
     environment.filters["tojson"] = _to_json
