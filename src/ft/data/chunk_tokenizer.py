@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ft.data.control_tokens import ControlTokens
 from ft.data.judge import Excess, Judge
 from ft.data.layout import Strategy, StrategyOptions
 from ft.data.quick_tokenizer import quick
@@ -73,6 +74,7 @@ class ChunkTokenizer:
             recipe.spec, recipe.source, tokenizer, recipe.options
         )
         self._end_ids = _end_ids(recipe.options.eot_tokens, tokenizer)
+        self._control_tokens = ControlTokens(tokenizer)
 
     def run(self, chunk: Chunk) -> TokenizedChunk:
         """The rows of a chunk.
@@ -96,6 +98,8 @@ class ChunkTokenizer:
                 judge.drop(raw, error.reason, error.detail)
             else:
                 records.append(raw)
+                if token := self._control_tokens.first_in(raw.fields):
+                    judge.report.note_control_token(token, raw.origin)
         rows = judge.judge(records, tokenize(rendered, self._tokenizer))
         return TokenizedChunk(rows, judge.report, judge.sample)
 

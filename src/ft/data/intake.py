@@ -123,6 +123,8 @@ class Intake:
             report.notes.append(f"left out: {count(report.num_lost_rows, 'row')} of a single token")
         if report.num_without_end:
             report.notes.append(self._end_token_note())
+        if report.num_with_control_tokens:
+            report.notes.append(_control_token_note(report))
 
     def _end_token_note(self) -> str:
         report = self.report
@@ -138,6 +140,14 @@ class Intake:
         elif self._options.tokenizer.eos_token_id is None:
             note += ": the tokenizer has none, set special_tokens: eos_token"
         return note
+
+
+def _control_token_note(report: DatasetReport) -> str:
+    records = count(report.num_with_control_tokens, "record")
+    return (
+        f"control tokens spelled in the text of {records} (first {report.first_control_token}): "
+        "the tokenizer reads them as such, so a text may end its turn"
+    )
 
 
 def take_in(intakes: Sequence[Intake], options: IntakeOptions, builder: TokenStoreBuilder) -> None:

@@ -82,6 +82,8 @@ class DatasetReport:
         num_tokens: Of the rows.
         num_trained_tokens: Of the rows; a row's first token is never predicted.
         num_without_end: Kept records whose last trained tokens end no turn.
+        num_with_control_tokens: Records whose own text spells a control token.
+        first_control_token: Which one, and where, of the first of them.
         longest: Tokens of the longest record that was too long; 0 if none was.
         drops: Kind of loss -> its count and examples.
         notes: What else the user should know.
@@ -99,6 +101,8 @@ class DatasetReport:
     num_tokens: int = 0
     num_trained_tokens: int = 0
     num_without_end: int = 0
+    num_with_control_tokens: int = 0
+    first_control_token: str = ""
     longest: int = 0
     drops: dict[str, DropTally] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -111,10 +115,16 @@ class DatasetReport:
         if len(tally.examples) < NUM_EXAMPLES:
             tally.examples.append(drop)
 
+    def note_control_token(self, token: str, origin: Origin) -> None:
+        """Counts a record whose text spells a control token."""
+        self.num_with_control_tokens += 1
+        self.first_control_token = self.first_control_token or f"{token} at {origin}"
+
     def absorb(self, part: DatasetReport) -> None:
         """Adds the counts and drops of a later part of the same data set."""
         for name in _COUNTS:
             setattr(self, name, getattr(self, name) + getattr(part, name))
+        self.first_control_token = self.first_control_token or part.first_control_token
         self.longest = max(self.longest, part.longest)
         for reason, tally in part.drops.items():
             total = self.drops.setdefault(reason, DropTally(tally.is_consented))
@@ -177,6 +187,7 @@ _COUNTS = (
     "num_tokens",
     "num_trained_tokens",
     "num_without_end",
+    "num_with_control_tokens",
 )
 
 
