@@ -42,11 +42,11 @@ _GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "schema": start.schema,
     },
     CHECK: {"validate": look.validate, "preview": look.preview, "explain": look.explain},
-    TRAIN: {"train": train.train, "preprocess": train.preprocess},
+    TRAIN: {"train": train.train, "preprocess": train.preprocess, "bench": train.bench},
     USE: {"infer": use.infer, "eval": use.evaluate, "merge": use.merge},
 }
 _CONTEXTS = {
-    **dict.fromkeys(["validate", "preview", "train", "preprocess"], _OVERRIDES),
+    **dict.fromkeys(["validate", "preview", "train", "preprocess", "bench"], _OVERRIDES),
     "explain": _ANY_WORD,
 }
 _NOT_BUILT_YET = {

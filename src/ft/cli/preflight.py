@@ -19,13 +19,16 @@ from ft.spec.runspec import DatasetSpec
 from ft.train.claim import located_spec
 
 
-def check_inputs(loaded: LoadedSpec, *, needs_weights: bool = True) -> None:
+def check_inputs(
+    loaded: LoadedSpec, *, needs_weights: bool = True, needs_data: bool = True
+) -> None:
     """Looks for everything that the config names on this machine.
 
     Args:
         loaded: The config.
         needs_weights: The base model and an adapter to go on from must be there, not only a
             tokenizer.
+        needs_data: Data sets and strategies must be there.
 
     Raises:
         UserError: with every fault found, each at the line or option that names it.
@@ -40,7 +43,7 @@ def check_inputs(loaded: LoadedSpec, *, needs_weights: bool = True) -> None:
     if needs_weights and spec.adapter.lora_model_dir is not None:
         check = partial(check_adapter_folder, spec.adapter.lora_model_dir)
         problems += _problems(loaded, ("lora_model_dir",), check)
-    for name in ("datasets", "test_datasets"):
+    for name in ("datasets", "test_datasets") if needs_data else ():
         for i, entry in enumerate(getattr(spec.data, name)):
             problems += _problems(
                 loaded, (name, i, "path"), partial(find_local, entry.path, folder)

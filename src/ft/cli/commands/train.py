@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ft.bench import Records
 from ft.cli.commands.arguments import Config, load_checked, quiet_libraries, short
 from ft.cli.output import say
 
@@ -62,6 +63,36 @@ def train(
             say(f"done in {duration(result.get('total_time_s', 0.0))}: {out}")
     merging = f"   ft merge {out}" if loaded.spec.adapter.adapter else ""
     say(f'next: ft infer {out} --prompt "..."   ft eval {out}{merging}')
+
+
+def bench(
+    context: typer.Context,
+    config: Config,
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps to measure.")] = 10,
+    warmup: Annotated[int, typer.Option(min=1, help="Steps before them.")] = 3,
+    records: Annotated[
+        Records,
+        typer.Option(help="The config's own; or synthetic rows: full (sequence_len), short (105)."),
+    ] = Records.AT_HAND,
+    json: Annotated[Path | None, typer.Option(help="All figures, into this file.")] = None,
+) -> None:
+    """How fast it trains here, and how fast it could: ft bench sql.yml
+
+    Takes the same overrides as train. Random weights in base_model's shape, of which a config.json
+    is enough; nothing is kept. Without --records: the config's own where data and tokenizer are
+    on this machine, else full rows.
+    """
+    from ft.cli.benching import bench_config, lines_of, write_record
+    from ft.train.signals import leaving_on_signals
+
+    quiet_libraries()
+    with leaving_on_signals():
+        record = bench_config(config, context.args, steps, warmup, records)
+    for line in lines_of(record):
+        say(line)
+    if json is not None:
+        write_record(record, json)
+        say(f"all figures: {short(json)}")
 
 
 def _each(option: str, values: list[str]) -> list[str]:
