@@ -36,7 +36,7 @@ def ft(*arguments, cwd=None, text_in=None, environment=None, timeout=120):
 def project(tmp_path_factory, tiny_llama):
     """A folder with a config and a finished run."""
     folder = tmp_path_factory.mktemp("project")
-    config = write_config(folder, tiny_llama, num_epochs=2, val_set_size=4, wandb_project="mine")
+    config = write_config(folder, tiny_llama, num_epochs=2, val_set_size=4, wandb_watch="all")
     trained = ft("train", config.name, "--output-dir", "out", cwd=folder)
     assert trained.returncode == 0, trained.stderr
     (folder / "train.log").write_text(trained.stdout)
@@ -46,7 +46,7 @@ def project(tmp_path_factory, tiny_llama):
 def test_train_tells_what_happens_and_what_to_type_next(project):
     log = (project / "train.log").read_text()
     for part in (
-        "no effect here: wandb_project",
+        "no effect here: wandb_watch",
         "18 records read, 18 kept",
         "14 rows to train on, 4 held out",
         "attention: sdpa",

@@ -47,7 +47,7 @@ def test_explain_a_key():
         ("sequence_len", "unit:     tokens"),
         ("flash_attention", "old name: flash_attention"),
         ("s2_attention", "s2_attention: not supported"),
-        ("wandb_project", "wandb_project: no effect here"),
+        ("wandb_watch", "wandb_watch: no effect here"),
         ("learning_rate", "default:  required"),
         ("lora", "lora_target_linear"),
         ("datasets", "datasets.type"),

@@ -261,9 +261,9 @@ class TestMistakes:
         load_spec(write(SMALL + "s2_attention: false\ngptq:\n"))
 
     def test_keys_without_effect_are_said_once(self, write):
-        notices = load_spec(write(SMALL + "wandb_project: mine\nwandb_mode:\n")).notices
+        notices = load_spec(write(SMALL + "wandb_watch: gradients\nwandb_log_model:\n")).notices
         assert len(notices) == 1
-        assert "events.jsonl" in notices[0]
+        assert "trackers get metrics" in notices[0]
 
 
 class TestTables:

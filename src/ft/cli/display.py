@@ -242,6 +242,7 @@ _SENTENCES: dict[str, Callable[[Event], list[str]]] = {
     "broken_checkpoint": lambda e: [f"checkpoint {e['path']} is not used: {e['why']}"],
     "stopped_early": lambda e: [f"no gain any more: stopping; the best was step {e['best_step']}"],
     "best": lambda e: [f"using the weights of step {e['step']} (loss {e['eval_loss']:.4f})"],
+    "tracker": lambda e: [e["text"]],
     "line": lambda e: [e["text"]],
 }
 

@@ -6,6 +6,7 @@ out/
   resolved.yml  run.json  prompt.json     the spec as run; identity; the prompt layout
   events.jsonl                            every metric, append-only
   checkpoints/step-000120/                whole or not there
+  trackers/                               files of TensorBoard, W&B, ... if they are asked for
   merged/                                 the full model
 """
 
@@ -48,6 +49,7 @@ class RunDirectory:
         self.checkpoints = path / "checkpoints"
         self.merged = path / "merged"
         self.evaluation = path / "evaluation.json"
+        self.trackers = path / "trackers"
 
     @property
     def state(self) -> Literal["empty", "unfinished", "finished", "foreign"]:
@@ -71,6 +73,7 @@ class RunDirectory:
             self.checkpoints,
             self.merged,
             self.evaluation,
+            self.trackers,
         ]
 
     def read_run(self) -> dict[str, Any]:

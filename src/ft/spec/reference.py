@@ -15,6 +15,7 @@ _SECTIONS = {
     "training": "How it learns",
     "evaluation": "How it is measured",
     "output": "What is left behind",
+    "trackers": "Where metrics are shown besides",
     "datasets": "One entry of `datasets` or `test_datasets`",
     "datasets.type": "`type` of a data set as a mapping",
     "special_tokens": "`special_tokens`",

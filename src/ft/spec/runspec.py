@@ -11,7 +11,8 @@ what is used together and say where each part of the spec stops:
     |-- preference  answers that are judged -> ft.data
     |-- training    how it learns           -> ft.train
     |-- evaluation  how it is measured      -> ft.train, ft.evaluate
-    `-- output      what is left behind     -> ft.train
+    |-- output      what is left behind     -> ft.train
+    `-- trackers    where metrics are shown -> ft.train
 
 A field's description is the key's documentation. The sections (ft.spec.sections) know no YAML, no
 old names and no positions.
@@ -31,6 +32,7 @@ from ft.spec.sections.data import (
 )
 from ft.spec.sections.model import AdapterSpec, ModelSpec, PrecisionSpec, SpecialTokens
 from ft.spec.sections.section import Count, Section
+from ft.spec.sections.trackers import TrackerName, TrackerSpec
 from ft.spec.sections.training import (
     EvaluationSpec,
     Optimizers,
@@ -57,6 +59,8 @@ __all__ = [
     "Schedules",
     "Section",
     "SpecialTokens",
+    "TrackerName",
+    "TrackerSpec",
     "TrainingSpec",
     "flat_keys",
     "sections_of_keys",
@@ -74,6 +78,7 @@ class RunSpec(Section):
     training: TrainingSpec
     evaluation: EvaluationSpec
     output: OutputSpec
+    trackers: TrackerSpec = TrackerSpec()
 
 
 def flat_keys(spec: RunSpec) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from ft.spec.values import ASKS_FOR_NOTHING, NEVER, READ_AS
 
 _Schema = dict[str, Any]
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
-_LISTS_THAT_TAKE_ONE = ("lora_target_modules", "lora_modules_to_save")
+_LISTS_THAT_TAKE_ONE = ("lora_target_modules", "lora_modules_to_save", "report_to")
 """A text alone is read as a list of one."""
 
 

@@ -16,7 +16,7 @@ from ft.runtime.errors import Problem
 from ft.spec.document import KeyPath
 
 _OWNERS = (
-    "hf|hub|huggingface|hugging_face|wandb|comet|mlflow|trackio|openai|anthropic|aws|azure|gcp"
+    "hf|hub|huggingface|hugging_face|wandb|comet|mlflow|trackio|swanlab|clearml|openai|anthropic|aws|azure|gcp"
     "|google|github|gitlab|modelscope|s3"
 )
 _SECRET_NAME = (

@@ -20,6 +20,7 @@ from typing import Any
 from ft.runtime import Problem, RunDirectory, UserError
 from ft.spec import RunSpec, flat_keys, load_spec
 from ft.spec.nearest import nearest
+from ft.spec.runspec import TrackerSpec
 
 DATA, NUM_PROCESSES = "data", "num_processes"
 
@@ -44,6 +45,7 @@ FREE_KEYS = frozenset(
         "dataset_prepared_path",
         "dataset_num_proc",
         "ddp_timeout",
+        *TrackerSpec.model_fields,
     }
 )
 FIXED_KEYS = frozenset(

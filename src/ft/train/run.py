@@ -122,6 +122,8 @@ def _train_in(claimed: ClaimedRun, teller: Teller) -> dict[str, Any]:
     started = time.perf_counter()
     built = build_run(claimed, teller)
     loop, model, identity = built.loop, built.model, built.identity
+    if process_rank() == 0:
+        teller.track(spec, run.trackers)
     checkpoint = _newest_checkpoint(loop, teller)
     if checkpoint is not None:
         loop.resume(checkpoint)

@@ -1,4 +1,4 @@
-"""Who tells of a run: to the terminal at once, and to its events.jsonl."""
+"""Who tells of a run: to the terminal at once, to its events.jsonl, and to trackers if asked."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ft.runtime import EventLog
+from ft.spec import RunSpec
 from ft.train.loop import OnEvent
+from ft.train.trackers import RunTrackers
 
 
 class Teller:
@@ -16,9 +18,25 @@ class Teller:
     """
 
     def __init__(self, show: OnEvent) -> None:
-        self.show = show
+        self._audience = show
         self.log: EventLog | None = None
+        self._trackers: RunTrackers | None = None
         self._early: list[dict[str, Any]] = []
+
+    def show(self, event: dict[str, Any]) -> None:
+        """An event that is kept already, or need not be."""
+        self._audience(event)
+        if self._trackers is not None:
+            self._trackers.hear(event)
+
+    def track(self, spec: RunSpec, folder: Path) -> None:
+        """From now on the trackers that the spec asks for hear everything, too.
+
+        Args:
+            spec: The run's.
+            folder: Where trackers may keep files.
+        """
+        self._trackers = RunTrackers(spec, folder, lambda text: self.tell("tracker", text=text))
 
     def tell(self, event: str, **values: Any) -> None:
         """Something happened; it is kept."""
@@ -40,6 +58,8 @@ class Teller:
         return self.log
 
     def close(self) -> None:
-        """Closes the log, if there is one."""
+        """Waits for the trackers, within their patience, and closes the log if there is one."""
+        if self._trackers is not None:
+            self._trackers.close()
         if self.log is not None:
             self.log.close()

@@ -8,11 +8,11 @@ from typing import Any, get_args
 from ft.spec.conversion.draft import Draft, No, Row, To
 from ft.spec.document import parse_scalar
 from ft.spec.key_table import key_table
-from ft.spec.runspec import Optimizers, Schedules
+from ft.spec.runspec import Optimizers, Schedules, TrackerName
 
 _RESUMES = "the same command resumes by itself"
 _NO_DATA_WORKERS = "records are tokenized beforehand, so there is nothing to work on beside the GPU"
-_NO_TRACKER = "no tracker is connected; every metric is in events.jsonl of the run's folder"
+_TRACKER_FILES = "files of trackers are in trackers/ of the run's folder"
 _LAUNCHER = "set by the launcher"
 _ONLY_SPEED = "it changes the speed elsewhere, and no result"
 _ONLY_TALK = "it changes what is printed, and no result"
@@ -85,6 +85,15 @@ def names(value: Any) -> list[str]:
     return [str(part).strip() for part in parts if str(part).strip()]
 
 
+def trackers(value: Any) -> list[str] | None:
+    """Their `report_to` as ours; None where none is asked for."""
+    asked = [name for name in names(value) if name != "none"]
+    unknown = [name for name in asked if name not in get_args(TrackerName)]
+    if unknown:
+        raise ValueError(f"{unknown[0]} is none of {', '.join(get_args(TrackerName))}")
+    return asked or None
+
+
 HF_ROWS: Mapping[str, Row] = {
     "per_device_train_batch_size": To("micro_batch_size", whole),
     "per_device_eval_batch_size": To("eval_batch_size", whole),
@@ -118,10 +127,10 @@ HF_ROWS: Mapping[str, Row] = {
     "hub_model_id": To("hub_model_id"),
     "hub_strategy": To("hub_strategy"),
     "activation_offloading": To("activation_offloading"),
-    "run_name": No(_NO_TRACKER),
-    "report_to": No(_NO_TRACKER, unless=(["none"],)),
-    "logging_dir": No(_NO_TRACKER),
-    "project": No(_NO_TRACKER),
+    "report_to": To("report_to", trackers),
+    "logging_dir": No(_TRACKER_FILES),
+    "run_name": No("name it for the tracker: wandb_name, mlflow_run_name, trackio_run_name, ..."),
+    "project": To("trackio_project_name", str),
     "resume_from_checkpoint": No(_RESUMES),
     "overwrite_output_dir": No("type `ft train CFG --overwrite` when you want it"),
     "ignore_data_skip": No(_RESUMES),

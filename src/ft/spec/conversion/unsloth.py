@@ -38,7 +38,6 @@ _PROMPT = (
 _EXPORT = "type `ft merge RUN` afterwards"
 _GGUF = "type `ft export RUN` after `ft merge RUN`"
 _UPLOAD = "nothing is uploaded by training"
-_NO_TRACKER = "no tracker is connected; every metric is in events.jsonl of the run's folder"
 
 
 def _recomputes(value: Any) -> bool:
@@ -125,10 +124,10 @@ SECTION_ROWS: dict[str, Row] = {
     "finetune_language_layers": No("name the layers in lora_target_modules", unless=(True,)),
     "finetune_attention_modules": No("name the layers in lora_target_modules", unless=(True,)),
     "finetune_mlp_modules": No("name the layers in lora_target_modules", unless=(True,)),
-    "enable_wandb": No(_NO_TRACKER),
-    "wandb_project": No(_NO_TRACKER),
-    "enable_tensorboard": No(_NO_TRACKER),
-    "tensorboard_dir": No(_NO_TRACKER),
+    "enable_wandb": To("use_wandb"),
+    "wandb_project": To("wandb_project", str),
+    "enable_tensorboard": To("use_tensorboard"),
+    "tensorboard_dir": No("TensorBoard's files are in trackers/ of the run's folder"),
 }
 
 SECTION_DEFAULTS: Mapping[str, Any] = {

@@ -21,6 +21,7 @@ _SECTIONS = (
     ("precision", ""),
     ("evaluation", "How it is measured while it learns"),
     ("output", "What is left behind"),
+    ("trackers", "Where metrics are shown besides"),
 )
 """Section of RunSpec -> its heading; one without follows the section above it."""
 

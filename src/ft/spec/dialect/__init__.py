@@ -10,7 +10,7 @@ key. Keys that can't hold together are in contradictions.py.
 """
 
 from ft.spec.dialect.contradictions import CONTRADICTIONS, Contradiction
-from ft.spec.dialect.no_effect import NO_EFFECT, NO_TRACKER
+from ft.spec.dialect.no_effect import NO_EFFECT
 from ft.spec.dialect.not_supported import (
     NOT_SUPPORTED,
     NOT_SUPPORTED_IN_DATASETS,
@@ -28,7 +28,6 @@ __all__ = [
     "NOT_SUPPORTED",
     "NOT_SUPPORTED_IN_DATASETS",
     "NO_EFFECT",
-    "NO_TRACKER",
     "OFF",
     "OF_PREFERENCES",
     "PREVIEWED",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 DERIVED = "read from the checkpoint itself"
-NO_TRACKER = "no tracker is connected yet; every metric is in events.jsonl"
+_NO_WEIGHTS = "trackers get metrics and the config, not weights, gradients or files"
+_NO_OTEL = "no OpenTelemetry endpoint is served; see report_to for trackers"
 _OWN_KERNELS = "a faster way to the same numbers elsewhere; nothing to switch here"
 _SPEED = "the same numbers, at another speed or in other memory"
 _ONE_PROCESS = "one process holds the whole model, so there is nothing to spread"
@@ -108,20 +109,14 @@ NO_EFFECT: dict[str, str] = {
         _NO_SERVER,
     ),
     "hf_use_auth_token": "the token of `hf auth login` is used where one is needed",
-    "use_tensorboard": NO_TRACKER,
     **dict.fromkeys(
-        ["use_wandb", "wandb_project", "wandb_entity", "wandb_name", "wandb_run_id", "wandb_watch",
-         "wandb_log_model", "wandb_mode", "use_trackio", "trackio_project_name",
-         "trackio_run_name", "trackio_space_id", "use_mlflow", "mlflow_tracking_uri",
-         "mlflow_experiment_name", "mlflow_run_name", "hf_mlflow_log_artifacts", "use_comet",
-         "comet_workspace", "comet_project_name", "comet_experiment_key", "comet_mode",
-         "comet_online", "comet_experiment_config", "use_swanlab", "swanlab_project",
-         "swanlab_experiment_name", "swanlab_description", "swanlab_mode", "swanlab_workspace",
-         "swanlab_log_model", "swanlab_log_completions", "swanlab_completion_log_interval",
-         "swanlab_completion_max_buffer", "use_otel_metrics", "otel_metrics_host",
-         "otel_metrics_port"],
-        NO_TRACKER,
+        ["wandb_watch", "wandb_log_model", "hf_mlflow_log_artifacts", "swanlab_log_model",
+         "swanlab_log_completions", "swanlab_completion_log_interval",
+         "swanlab_completion_max_buffer"],
+        _NO_WEIGHTS,
     ),
+    "comet_experiment_config": "an experiment gets metrics and the config, nothing else",
+    **dict.fromkeys(["use_otel_metrics", "otel_metrics_host", "otel_metrics_port"], _NO_OTEL),
     **dict.fromkeys(
         ["liger_rope", "liger_rms_norm", "liger_rms_norm_gated", "liger_layer_norm", "liger_swiglu",
          "liger_glu_activation", "liger_cross_entropy", "liger_fused_linear_cross_entropy",
