@@ -64,6 +64,48 @@ def test_output_folders(output_dir, expected, folder, tiny_llama, capsys):
     assert (folder / "a_file").read_text() == "x"
 
 
+@pytest.mark.parametrize(
+    ("name", "leads_to"),
+    [
+        ("checkpoints", "elsewhere"),
+        ("checkpoints", "not_there"),
+        ("merged", "elsewhere"),
+        ("events.jsonl", "a_file"),
+        ("resolved.yml", "a_file"),
+        ("prompt.json", "a_file"),
+        ("run.json", "not_there"),
+        (".lock", "a_file"),
+        ("evaluation.json", "a_file"),
+    ],
+)
+@pytest.mark.parametrize("overwrite", [(), ("--overwrite",)], ids=["anew", "over it"])
+def test_a_link_in_the_output_folder_is_not_followed(
+    name, leads_to, overwrite, folder, tiny_llama, capsys
+):
+    (folder / "out").mkdir()
+    (folder / "out" / name).symlink_to(folder / leads_to)
+    config = runs.write_config(folder, tiny_llama, max_steps=1)
+    code, error = left_by(capsys, "train", config, *overwrite)
+    assert code == 2, error
+    assert f"{name}: is a link, which a run does not follow" in error
+    assert [path.name for path in (folder / "elsewhere").iterdir()] == ["precious"]
+    assert (folder / "a_file").read_text() == "x"
+    assert not (folder / "not_there").exists()
+
+
+def test_an_output_folder_that_is_a_link_to_an_empty_one_is_used_as_it_stands(
+    folder, tiny_llama, capsys
+):
+    """As to a larger disk; what a run is, is in the folder that the link names."""
+    (folder / "large_disk").mkdir()
+    (folder / "out").symlink_to("large_disk")
+    config = runs.write_config(folder, tiny_llama, num_records=4, max_steps=1)
+    code, error = left_by(capsys, "train", config)
+    assert code == 0, error
+    assert (folder / "large_disk" / "run.json").is_file()
+    assert (folder / "out").is_symlink()
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_an_output_folder_that_may_not_be_written(folder, tiny_llama, capsys):
     (folder / "closed").mkdir(mode=0o500)

@@ -250,6 +250,49 @@ def test_a_tokenizer_config_names_no_file_elsewhere(key, model, tmp_path):
         assert file.is_dir() or b"SECRET_CANARY_VALUE" not in file.read_bytes()
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["chat_template.jinja", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "tokenizer.model",
+     "additional_chat_templates/other.jinja"],
+)  # fmt: skip
+def test_a_tokenizers_file_that_is_a_link_elsewhere_is_refused(name, model, tmp_path):
+    """A run copies these files, and is pushed later."""
+    (tmp_path / "secret.env").write_text("TOP=SECRET_CANARY_VALUE")
+    (model / name).parent.mkdir(exist_ok=True)
+    (model / name).unlink(missing_ok=True)
+    (model / name).symlink_to(tmp_path / "secret.env")
+    with pytest.raises(UserError, match="is a link to a file outside of the folder") as caught:
+        load_tokenizer(ModelSpec(base_model=str(model)))
+    assert "SECRET_CANARY_VALUE" not in str(caught.value)
+
+
+def test_links_of_the_hubs_cache_are_followed(model, tmp_path):
+    repository = tmp_path / "models--a--b"
+    (repository / "snapshots").mkdir(parents=True)
+    shutil.copytree(model, repository / "blobs")
+    snapshot = repository / "snapshots" / "0123abc"
+    snapshot.mkdir()
+    for file in model.iterdir():
+        (snapshot / file.name).symlink_to(f"../../blobs/{file.name}")
+    assert load_tokenizer(ModelSpec(base_model=str(snapshot))).tokenizer.eos_token == "<|im_end|>"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "generation_config.json"])
+def test_what_another_link_leads_to_is_neither_shown_nor_kept(name, model, tmp_path):
+    """It is read as what it is named, and is no such thing."""
+    (tmp_path / "secret.env").write_text("TOP=SECRET_CANARY_VALUE")
+    (model / name).unlink()
+    (model / name).symlink_to(tmp_path / "secret.env")
+    said = ""
+    try:
+        runs.run(runs.write_config(tmp_path, model, max_steps=1, adapter=None))
+    except UserError as error:
+        said = str(error)
+    assert bool(said) == (name != "generation_config.json"), "which transformers does without"
+    kept = [file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()]
+    assert not [each for each in [*kept, said.encode()] if b"SECRET_CANARY_VALUE" in each]
+
+
 def test_a_run_names_no_file_elsewhere_to_remove(finished, tmp_path):
     folder = shutil.copytree(finished, tmp_path / "all")
     (tmp_path / "precious").write_text("x")

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from ft.runtime import RunDirectory, UserError, find_newest_run
-from ft.runtime.durable import STAGING_PREFIX, staged_folder
+from ft.runtime.durable import STAGING_PREFIX, retire, staged_folder
 
 HOLD = """
 import sys, time, pathlib
@@ -130,3 +130,19 @@ def test_staged_folder_replaces_only_when_whole(tmp_path):
 def test_run_file_is_plain_json(tmp_path):
     make_run(tmp_path / "a", base_model="x")
     assert json.loads((tmp_path / "a" / "run.json").read_text())["base_model"] == "x"
+
+
+@pytest.mark.parametrize("leads_to", ["elsewhere", "not_there"])
+def test_a_link_gives_way_to_the_folder_and_what_it_led_to_stays(tmp_path, leads_to):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "precious").touch()
+    (tmp_path / "target").symlink_to(leads_to)
+    with staged_folder(tmp_path / "target") as staging:
+        (staging / "a").touch()
+    assert [path.name for path in (tmp_path / "target").iterdir()] == ["a"]
+    assert not (tmp_path / "target").is_symlink()
+    retired = tmp_path / "retired"
+    retired.symlink_to("elsewhere")
+    retire(retired)
+    assert (tmp_path / "elsewhere" / "precious").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "target"]

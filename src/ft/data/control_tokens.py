@@ -29,9 +29,9 @@ class ControlTokens:
         """The first spelling in a record's texts; empty if there is none."""
         for text in _texts(value):
             # Most texts have not even a `<`, and looking for one letter is quick.
-            if any(letter in text for letter in self._beginnings):
-                if found := self._pattern.search(text):
-                    return found[0]
+            has_beginning = any(letter in text for letter in self._beginnings)
+            if has_beginning and (found := self._pattern.search(text)):
+                return found[0]
         return ""
 
 

@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ft.model.hub import explained
 from ft.model.tekken import settle_tekken
+from ft.model.tokenizer_identity import require_own_files
 from ft.runtime.errors import Problem, UserError
 from ft.spec.runspec import ModelSpec
 
@@ -86,7 +87,12 @@ def read_tokenizer(
         revision: Branch, tag or commit on the hub.
         is_mistral: Texts are split as mistral-common does, where an old tokenizer.json of Mistral's
             splits them otherwise.
+
+    Raises:
+        UserError: it cannot be loaded, or a file of the folder lies elsewhere.
     """
+    if (folder := Path(name).expanduser()).is_dir():
+        require_own_files(folder, f"{role}: {name}")
     as_mistral = {"fix_mistral_regex": True} if is_mistral else {}
     with explained(name, role, revision):
         tokenizer = AutoTokenizer.from_pretrained(

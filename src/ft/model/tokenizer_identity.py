@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ft.runtime.durable import sha256_of
+from ft.runtime.errors import Problem, UserError
 from ft.spec.runspec import ModelSpec
 
 _FILES = (
@@ -48,7 +49,7 @@ def tokenizer_identity(spec: ModelSpec) -> str | None:
         name = spec.tokenizer_config
     folder = Path(name).expanduser()
     found = folder if folder.is_dir() else _hub_snapshot(name, revision or "main")
-    files = list(_tokenizer_files(found)) if found is not None else []
+    files = list(tokenizer_files(found)) if found is not None else []
     if found is None or not files:
         return None
     own = [Path(__file__).with_name(name) for name in ("tokenizer.py", "tekken.py")]
@@ -61,7 +62,27 @@ def tokenizer_identity(spec: ModelSpec) -> str | None:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _tokenizer_files(folder: Path) -> Iterator[Path]:
+def require_own_files(folder: Path, where: str) -> None:
+    """Refuses a folder in which a tokenizer's file is a link to a file elsewhere.
+
+    A run keeps copies of these files, so a link to a private one would be carried along with it.
+    The hub's cache is made of links, from a snapshot to the blobs beside it.
+
+    Raises:
+        UserError: names the link and where it leads.
+    """
+    own = folder.resolve()
+    places = [own, own.parent.parent / "blobs"] if own.parent.name == "snapshots" else [own]
+    for file in tokenizer_files(folder):
+        target = file.resolve()
+        if not any(target.is_relative_to(place) for place in places):
+            what = f"{file.name} is a link to a file outside of the folder: {target}"
+            fix = "if that is meant, put a copy in its place: the run keeps the tokenizer's files"
+            raise UserError(Problem(what, where, fix=fix))
+
+
+def tokenizer_files(folder: Path) -> Iterator[Path]:
+    """What a tokenizer in the folder is made of, by name."""
     found = {path for pattern in _FILES for path in folder.glob(pattern) if path.is_file()}
     yield from sorted(found)
 

@@ -71,12 +71,11 @@ def staged_folder(target: Path) -> Iterator[Path]:
 
 def _swap_in(staging: Path, target: Path) -> None:
     old = target.with_name(f"{STAGING_PREFIX}old-{target.name}-{os.getpid()}")
-    if target.exists():
+    if os.path.lexists(target):
         target.rename(old)
     staging.rename(target)
     sync_folder(target.parent)
-    if old.exists():
-        shutil.rmtree(old)
+    remove(old)
 
 
 def is_staging(name: str) -> bool:
@@ -104,7 +103,7 @@ def retire(folder: Path) -> None:
     aside = folder.with_name(f"{STAGING_PREFIX}old-{folder.name}-{os.getpid()}")
     remove(aside)
     folder.rename(aside)
-    shutil.rmtree(aside)
+    remove(aside)
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

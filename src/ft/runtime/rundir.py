@@ -127,14 +127,26 @@ class RunDirectory:
             remove(path)
         self.run_file.unlink(missing_ok=True)
 
+    def _require_no_links(self) -> None:
+        """A folder from elsewhere may hold links by which a run would write over other files."""
+        for path in (*self._own_paths(), self.run_file, self.path / LOCK_FILE):
+            if path.is_symlink():
+                fix = (
+                    "remove the link; to write to another disk, set --output-dir to a folder there"
+                )
+                raise UserError(
+                    Problem("is a link, which a run does not follow", str(path), fix=fix)
+                )
+
     @contextmanager
     def claimed(self) -> Iterator[None]:
         """Holds the directory for this process; the kernel lets go when the process dies.
 
         Raises:
-            UserError: another process holds it, it can't be written, or it has files that are not
-                from ft.
+            UserError: another process holds it, it can't be written, it has files that are not
+                from ft, or what a run writes leads elsewhere.
         """
+        self._require_no_links()
         if self.state == "foreign":
             what = "has files in it that are not from ft" if self.path.is_dir() else "is a file"
             raise UserError(Problem(what, str(self.path), fix="set another --output-dir"))
