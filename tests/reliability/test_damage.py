@@ -3,22 +3,12 @@
 import os
 
 import pytest
-from test_kills import commit
+from programme.damage import NUM_OFFSETS, cut, flip
+from programme.saves import commit
 
 from ft.train.checkpoint import CheckpointFolder
 
 FILES = ("adapter_config.json", "optimizer.safetensors", "trainer_state.json", "manifest.json")
-NUM_OFFSETS = 10
-
-
-def flip(path, share):
-    content = bytearray(path.read_bytes())
-    content[int(share * (len(content) - 1))] ^= 1
-    path.write_bytes(content)
-
-
-def cut(path, share):
-    path.write_bytes(path.read_bytes()[: int(share * (path.stat().st_size - 1))])
 
 
 @pytest.mark.parametrize("damage", [flip, cut])

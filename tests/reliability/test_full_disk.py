@@ -1,9 +1,10 @@
 """No space: said beforehand where that is certain; in the middle, nothing that was saved is lost."""
 
 import resource
-import subprocess
 
 import pytest
+from programme import disks
+from programme.bench import Bench
 
 from ft.runtime import MachineError
 from ft.train.space import SpaceNeed
@@ -12,36 +13,30 @@ from runs import curve, events, run, write_config
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A real file system, and how to make it larger."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", folder]
-    if subprocess.run(mount, capture_output=True).returncode:
+    """A real file system of 100 kB."""
+    try:
+        with disks.small_disk(tmp_path / "small", 100_000):
+            yield tmp_path / "small"
+    except PermissionError:
         pytest.skip("mounting a small file system is not allowed here")
-    yield (
-        folder,
-        lambda size: subprocess.run(["mount", "-o", f"remount,size={size}", folder], check=True),
-    )
-    subprocess.run(["umount", folder], check=True)
 
 
 def test_too_little_is_said_before_the_first_step(tmp_path, tiny_llama, small_disk):
-    folder, enlarge = small_disk
     config = write_config(tmp_path, tiny_llama, save_steps=1, max_steps=5)
-    arguments = (config, "--output-dir", str(folder / "out"))
+    arguments = (config, "--output-dir", str(small_disk / "out"))
     with pytest.raises(
         MachineError, match=r"a checkpoint takes .* final weights .* are free"
     ) as full:
         run(*arguments)
     assert full.value.exit_code == 3
-    assert curve(folder / "out") == []
-    enlarge("1m")
+    assert curve(small_disk / "out") == []
+    disks.enlarge(small_disk)
     told = []
     run(*arguments, on_event=told.append)
     (space,) = [event for event in told if event["event"] == "space"]
     size = max(
         sum(f.stat().st_size for f in c.iterdir())
-        for c in (folder / "out" / "checkpoints").iterdir()
+        for c in (small_disk / "out" / "checkpoints").iterdir()
     )
     assert 0.7 < space["checkpoint_bytes"] / size < 1.1, "an estimate that can be relied on"
     assert not space["is_tight"]
@@ -74,6 +69,22 @@ def test_a_file_that_may_not_grow_in_the_middle_of_a_run(tmp_path, tiny_llama):
     run(config)
     assert events(out, "resumed")[0]["checkpoint"] == saved[-1]
     assert curve(out) == curve(tmp_path / "straight" / "out")
+
+
+@pytest.mark.parametrize(
+    ("kind", "seed"),
+    [
+        ("lora", 0),
+        *(pytest.param(k, s, marks=pytest.mark.slow) for k in ("full", "nf4") for s in (1, 2, 3)),
+    ],
+)
+def test_a_disk_that_gets_full_in_the_middle_of_a_run(tmp_path, tiny_llama, kind, seed):
+    bench = Bench(tmp_path, tiny_llama)
+    if not disks.is_possible(tmp_path / "probe"):
+        pytest.skip("mounting a small file system is not allowed here")
+    outcome = disks.full_disk(bench, kind, seed)
+    assert not outcome.faults
+    assert outcome.counts["told"] == outcome.counts["intact"] == 1
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ import signal
 import time
 
 import pytest
+from programme.bench import Bench
+from programme.signals import MOMENTS, signal_at
 
 from ft.runtime import Interrupted
 from runs import curve, events, reached, run, start_ft, wait_for, write_config
@@ -70,3 +72,16 @@ def test_a_signal_in_the_middle_of_an_evaluation(tmp_path, tiny_llama):
     run(config)
     assert [step for step, *_ in curve(tmp_path / "out")] == list(range(1, 7))
     assert [e["step"] for e in events(tmp_path / "out", "evaluation")] == [0, 2, 4, 6]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_signal_at_a_random_time_of_a_moment(tmp_path, tiny_llama, moment):
+    outcome = signal_at(Bench(tmp_path, tiny_llama), moment, 0)
+    assert not outcome.faults
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 10))
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_signals_at_random_times(tmp_path, tiny_llama, moment, seed):
+    assert not signal_at(Bench(tmp_path, tiny_llama), moment, seed).faults

@@ -2,12 +2,12 @@
 
 import os
 import signal
-import subprocess
 import time
-from pathlib import Path
 
 import pytest
 import torch
+from programme.bench import Bench
+from programme.lost import chain_of_losses, is_gone, processes_of
 
 from runs import curve, events, reached, run, start_ft, wait_for, write_config
 
@@ -26,30 +26,6 @@ class Strategy:
 def load(tokenizer, cfg):
     return Strategy()
 """
-
-
-def processes_of(group: subprocess.Popen) -> dict[int, int]:
-    """Rank -> process id of those that the command started."""
-    found = {}
-    for folder in Path("/proc").iterdir():
-        try:
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            environment = (folder / "environ").read_bytes().split(b"\0")
-        except (OSError, ValueError, IndexError):
-            continue
-        ranks = [int(e.removeprefix(b"RANK=")) for e in environment if e.startswith(b"RANK=")]
-        if parent == group.pid and ranks:
-            found[ranks[0]] = int(folder.name)
-    return found
-
-
-def is_gone(process_id: int) -> bool:
-    """Ended; one that its dead parent has not reaped counts as ended."""
-    try:
-        state = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return True
-    return state == "Z"
 
 
 @pytest.fixture
@@ -135,3 +111,10 @@ def test_one_that_raises_ends_all_and_its_words_are_shown(tmp_path, tiny_llama):
     assert command.returncode == 2
     assert "only here" in error
     assert "process 1 of 2" in error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(4))
+def test_chains_of_losses(tmp_path, tiny_llama, number):
+    """Five times one of two processes is killed, stopped or raises; the run ends as it would have."""
+    assert not chain_of_losses(Bench(tmp_path, tiny_llama), number).faults

@@ -30,5 +30,17 @@ def test_a_resumed_run_tells_each_step_once(tmp_path):
     assert steps == [(1, 1.0), (2, 2.0), (3, 3.5)]
 
 
+def test_a_run_killed_before_its_first_checkpoint_tells_each_step_once(tmp_path):
+    """It begins anew, with the evaluation of the base."""
+    log = EventLog(tmp_path / "events.jsonl")
+    for loss in (1.0, 1.5):
+        log.append("start", step=0)
+        log.append("evaluation", step=0, eval_loss=loss)
+        log.append("step", step=1, loss=loss)
+    log.close()
+    told = [(e["event"], e.get("loss")) for e in read_events(tmp_path / "events.jsonl")]
+    assert told == [("start", None), ("start", None), ("evaluation", None), ("step", 1.5)]
+
+
 def test_no_file_no_events(tmp_path):
     assert read_events(tmp_path / "none.jsonl") == []

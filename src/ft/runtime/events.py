@@ -2,8 +2,9 @@
 
     {"event": "step", "time": 1767222000.1, "step": 12, "loss": 1.234, ...}
 
-A run that was killed has lines for steps after its last checkpoint; the resumed run trains these
-steps again. ``read_events`` leaves the first telling out, so that a reader sees each step once.
+A run that was killed has lines for steps after its last checkpoint, or before its first one; the
+next run trains these steps again. ``read_events`` leaves the first telling out, so that a reader
+sees each step once.
 """
 
 from __future__ import annotations
@@ -52,10 +53,17 @@ def read_events(path: Path) -> list[dict[str, Any]]:
             continue
         if not isinstance(event, dict):
             continue
-        if event.get("event") == "resumed":
-            events = [e for e in events if e.get("step", 0) <= event.get("step", 0)]
+        if event.get("event") in ("resumed", "start"):
+            events = _not_told_again(events, event.get("step", 0))
         events.append(event)
     return events
+
+
+def _not_told_again(events: list[dict[str, Any]], step: int) -> list[dict[str, Any]]:
+    """What stays true of a run that goes on after the step; 0 is before its first evaluation."""
+    if step:
+        return [event for event in events if event.get("step", 0) <= step]
+    return [event for event in events if "step" not in event or event.get("event") == "start"]
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,58 @@
+"""The whole programme of faults, as far as one command can make them; results on reliability.md.
+
+    python benchmarks/reliability.py --work DIR
+
+Stopped, it goes on where it was: DIR/ledger.jsonl has what was done. ``--only kills`` does a part,
+``--again kills`` forgets what a part came to, ``--table`` says what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PATHS = [str(ROOT / "src"), str(ROOT / "tests"), str(ROOT / "tests/reliability")]
+
+
+def main() -> int:
+    """Does what is left to do; the number of faults decides the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--work", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--only", nargs="*", default=[], metavar="PART")
+    parser.add_argument("--again", nargs="*", default=[], metavar="PART")
+    parser.add_argument("--table", action="store_true", help="say what is there, do nothing")
+    arguments = parser.parse_args()
+    work: Path = arguments.work.absolute()
+    work.mkdir(parents=True, exist_ok=True)
+    os.environ |= {
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "OMP_NUM_THREADS": "1",
+        "XDG_CACHE_HOME": str(work / "caches"),
+        "PYTHONPATH": os.pathsep.join(PATHS),
+    }
+    sys.path[:0] = PATHS
+
+    from programme.bench import Bench
+    from programme.parts import Ledger, run_parts, table
+
+    import tiny
+
+    base = work / "base"
+    if not base.exists():
+        tiny.save_tiny_llama(base)
+    ledger = Ledger(work / "ledger.jsonl")
+    for name in arguments.again:
+        ledger.forget(name)
+    if not arguments.table:
+        for line in run_parts(Bench(work / "runs", base), ledger, arguments.only):
+            print(line, flush=True)
+    print(table(ledger))
+    return int(any(record["faults"] for record in ledger.records()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

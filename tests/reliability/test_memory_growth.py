@@ -1,0 +1,19 @@
+"""A long run holds no more at its end than it held once it was under way."""
+
+import pytest
+from programme.bench import Bench
+from programme.memory import megabytes_a_thousand_steps, memory_growth
+
+
+def test_the_slope_does_not_follow_single_steps():
+    resident = {step: 10**9 + 500 * step for step in range(1, 4001)}
+    assert megabytes_a_thousand_steps(resident) == pytest.approx(0.5)
+    resident |= {step: 2 * 10**9 for step in range(3, 4001, 7)}
+    assert megabytes_a_thousand_steps(resident) == pytest.approx(0.5, rel=0.2)
+
+
+@pytest.mark.slow
+def test_five_thousand_steps(tmp_path, tiny_llama):
+    outcome = memory_growth(Bench(tmp_path, tiny_llama), "lora")
+    assert not outcome.faults
+    assert outcome.counts["steps"] == 5000
