@@ -2,7 +2,15 @@
 
 import pytest
 from programme.bench import Bench
-from programme.mutants import MUTANTS, is_caught
+from programme.forks import ROOT
+from programme.mutants import MUTANTS, changed, is_caught
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_fault_can_be_planted(name):
+    """The source has the lines that it changes; when they have changed, so must the fault."""
+    for edit in MUTANTS[name].edits:
+        compile(changed(edit, ROOT / "src/ft"), edit.file, "exec")
 
 
 @pytest.mark.slow

@@ -109,7 +109,9 @@ MUTANTS = {
         (f"{_KILLS}::test_ten_kills", f"{_KILLS}::test_told_only_of_what_is_there"),
     ),
     "the copy of a checkpoint is none": Mutant(
-        (Edit("train/checkpoint.py", '.to("cpu", copy=True).contiguous()', '.to("cpu").contiguous()'),),
+        (Edit("model/host_copies.py",
+              "        place.copy_(tensor.detach(), non_blocking=True)\n        return place\n",
+              "        return tensor.detach()\n"),),
         (f"{_KILLS}::test_a_snapshot_does_not_follow_the_training",),
     ),
     "steps that are trained again are told twice": Mutant(
@@ -158,7 +160,7 @@ def is_caught(bench: Bench, name: str) -> Outcome:
     _copy_of_the_source(folder)
     if name != "none":
         for edit in MUTANTS[name].edits:
-            _apply(edit, folder / "src/ft")
+            (folder / "src/ft" / edit.file).write_text(changed(edit, folder / "src/ft"))
     done = _run_tests(folder, list(tests))
     outcome = Outcome()
     said = done.stdout[-3000:] + done.stderr[-1000:]
@@ -180,12 +182,16 @@ def _copy_of_the_source(folder: Path) -> None:
     shutil.copy(ROOT / "pyproject.toml", folder)
 
 
-def _apply(edit: Edit, source: Path) -> None:
-    path = source / edit.file
-    text = path.read_text()
+def changed(edit: Edit, source: Path) -> str:
+    """The text of the edit's file with the fault in it.
+
+    Raises:
+        ValueError: what it takes the place of is not there once.
+    """
+    text = (source / edit.file).read_text()
     if text.count(edit.old) != 1:
         raise ValueError(f"{edit.file} has {text.count(edit.old)} times: {edit.old!r}")
-    path.write_text(text.replace(edit.old, edit.new))
+    return text.replace(edit.old, edit.new)
 
 
 def _run_tests(folder: Path, tests: list[str]) -> subprocess.CompletedProcess[str]:
