@@ -150,8 +150,13 @@ def _control_token_note(report: DatasetReport) -> str:
     )
 
 
-def take_in(intakes: Sequence[Intake], options: IntakeOptions, builder: TokenStoreBuilder) -> None:
+def take_in(
+    intakes: Sequence[Intake], options: IntakeOptions, builder: TokenStoreBuilder
+) -> list[int]:
     """Adds the rows of data sets to `builder`, in order; their accounts are complete then.
+
+    Returns:
+        How many rows each of them has there, those that can't be used included.
 
     Raises:
         UserError: A file can't be read, or a record is too long and may not be.
@@ -164,12 +169,15 @@ def take_in(intakes: Sequence[Intake], options: IntakeOptions, builder: TokenSto
         tokenizer=options.tokenizer,
         num_workers=options.num_workers,
     )
+    num_rows_of = [0] * len(intakes)
     with closing(tokenized):  # whatever happens here, its workers end
         for number, chunk in tokenized:
             builder.append(chunk.rows)
+            num_rows_of[number] += len(chunk.rows.lengths)
             intakes[number].absorb(chunk)
     for intake in intakes:
         intake.finish()
+    return num_rows_of
 
 
 def _jobs(intakes: Sequence[Intake]) -> Iterator[Job]:

@@ -72,6 +72,7 @@ class Obtained:
         is_from_cache: They were there already.
         entry: Where they are kept, if they are.
         notes: What the user should know of the cache.
+        num_rows_of: Rows of each data set in the store, those that can't be used included.
     """
 
     store: TokenStore
@@ -80,6 +81,7 @@ class Obtained:
     is_from_cache: bool = False
     entry: Path | None = None
     notes: tuple[str, ...] = ()
+    num_rows_of: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -157,24 +159,23 @@ class Obtaining:
     ) -> Obtained:
         builder = TokenStoreBuilder(folder)
         try:
-            intakes = self._intakes(specs, is_heldout, builder)
+            intakes, num_rows_of = self._intakes(specs, is_heldout, builder)
             store = builder.build()
         finally:
             if folder is not None:
                 builder.close()
-        return obtained(store, intakes)
+        return replace(obtained(store, intakes), num_rows_of=tuple(num_rows_of))
 
     def _intakes(
         self, specs: Sequence[DatasetSpec], is_heldout: bool, builder: TokenStoreBuilder
-    ) -> list[Intake]:
+    ) -> tuple[list[Intake], list[int]]:
         if not specs:
-            return []
+            return [], []
         options = self.intake_options()
         intakes = [Intake(each, self.base_dir, options, is_heldout=is_heldout) for each in specs]
         if not is_heldout:
             note_unwritten_ends(intakes, self.layout.eot_tokens)
-        take_in(intakes, options, builder)
-        return intakes
+        return intakes, take_in(intakes, options, builder)
 
     def intake_options(self) -> IntakeOptions:
         """What each data set is taken in by; loads the tokenizer."""
@@ -219,6 +220,7 @@ def _account(made: Obtained, names: list[list[str]]) -> dict[str, Any]:
         "layouts": [None if layout is None else layout.to_json() for layout in made.layouts],
         "sources": made.store.sources,
         "digest": made.store.digest,
+        "num_rows_of": made.num_rows_of,
     }
 
 
@@ -247,6 +249,7 @@ def _obtained(folder: Path, account: Mapping[str, Any], sets: Sequence[SetIdenti
         tuple(_layout(*pair) for pair in zip(account["layouts"], sets, strict=True)),
         is_from_cache=True,
         entry=folder,
+        num_rows_of=tuple(account["num_rows_of"]),
     )
 
 

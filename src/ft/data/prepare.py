@@ -18,6 +18,7 @@ import numpy as np
 from ft.data.feed import StoredFeed
 from ft.data.intake import Progress
 from ft.data.layout import StrategyOptions
+from ft.data.mixture import Mixture, describe_mixture, mixed, mixture_of
 from ft.data.obtain import Obtained, Obtaining, TokenCache
 from ft.data.prompt import PromptLayout
 from ft.data.report import TOO_LONG, DataReport, DatasetReport, DropTally, count, count_drops
@@ -123,7 +124,8 @@ def prepare_data(  # noqa: PLR0913 - an argument for each thing that a caller br
     tests = obtaining.obtain(spec.test_datasets, is_heldout=True)
     if is_strict:
         refuse_poor((*merged.reports, *tests.reports), spec, obtaining)
-    return split_up(merged, tests, spec, seed=seed if spec.shuffle_merged_datasets else None)
+    order_seed = seed if spec.shuffle_merged_datasets else None
+    return split_up(merged, tests, spec, seed=order_seed, mixture=mixture_of(spec, seed))
 
 
 def obtaining_of(
@@ -149,7 +151,12 @@ def obtaining_of(
 
 
 def split_up(
-    merged: Obtained, tests: Obtained, spec: DataSpec, *, seed: int | None
+    merged: Obtained,
+    tests: Obtained,
+    spec: DataSpec,
+    *,
+    seed: int | None,
+    mixture: Mixture | None = None,
 ) -> PreparedData:
     """What is trained on and what is held out of the tokens that were obtained.
 
@@ -158,6 +165,7 @@ def split_up(
         tests: Of `test_datasets:`.
         spec: The run's data section.
         seed: Of the shuffle; None = source order.
+        mixture: How what is trained on is interleaved, once the held-out rows are taken away.
 
     Raises:
         UserError: as `prepare_data`.
@@ -170,11 +178,16 @@ def split_up(
         num_train = max(len(usable) - heldout_size(len(usable), spec.val_set_size), 0)
         train, heldout = usable[:num_train], usable[num_train:]
     _check_sizes(train, heldout, reports, spec)
+    notes: tuple[str, ...] = ()
+    if mixture is not None:
+        train, sizes, counts = mixed(train, merged.num_rows_of, mixture)
+        names = [entry.path for entry in spec.datasets]
+        notes = (describe_mixture(names, sizes, counts, mixture),)
     return PreparedData(
         train,
         heldout if len(heldout) else None,
         _each_once(merged.layouts),
-        _report(merged, tests, len(train), len(heldout)),
+        _report(merged, tests, len(train), len(heldout), notes),
         tuple(each.entry for each in (merged, tests) if each.entry is not None),
         tuple(usable_rows(each.store, None) for each in (merged, tests)),
     )
@@ -202,13 +215,15 @@ def refuse_poor(reports: Sequence[DatasetReport], spec: DataSpec, obtaining: Obt
         raise UserError(*problems)
 
 
-def _report(merged: Obtained, tests: Obtained, num_train: int, num_heldout: int) -> DataReport:
+def _report(
+    merged: Obtained, tests: Obtained, num_train: int, num_heldout: int, notes: Sequence[str]
+) -> DataReport:
     return DataReport(
         (*merged.reports, *tests.reports),
         num_train,
         num_heldout,
         is_from_cache=merged.is_from_cache and (tests.is_from_cache or not tests.reports),
-        notes=tuple(dict.fromkeys((*merged.notes, *tests.notes))),
+        notes=tuple(dict.fromkeys((*merged.notes, *tests.notes, *notes))),
     )
 
 

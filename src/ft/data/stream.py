@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from ft.data.feed import TrainingData
 from ft.data.intake import CHUNK, Intake, Progress
+from ft.data.mixture import mixture_of
 from ft.data.obtain import TokenCache, note_unwritten_ends, obtained
 from ft.data.prepare import (
     LazyTokenizer,
@@ -86,7 +87,7 @@ def prepare_stream(  # noqa: PLR0913
     Args:
         spec: The run's data section.
         tokenizer: The model's tokenizer.
-        seed: Of no use here; a stream is shuffled window by window.
+        seed: Of the mixture; a stream is shuffled window by window.
         base_dir: The YAML's folder.
         on_progress: Called while held-out sets are tokenized.
         allow_code: May a user's strategy file be run?
@@ -119,27 +120,35 @@ def prepare_stream(  # noqa: PLR0913
     head = split_up(merged, tests, spec, seed=None)
     report = replace(head.report, is_head=True, notes=(*head.report.notes, *_notes(spec)))
     identities = [identify_stream(each, base_dir) for each in spec.datasets]
-    num_chunks = math.ceil(spec.streaming_multipack_buffer_size / CHUNK)
+    mixture = mixture_of(spec, seed)
+    window_size = spec.streaming_multipack_buffer_size
+    size = CHUNK if mixture is None else max(min(CHUNK, window_size // _DRAWS_IN_WINDOW), 1)
+    num_chunks = math.ceil(window_size / size)
     stream = TokenStream(
         intakes,
         options.tokenizer,
         Place(0, 0, 0, 0, blank),
         num_chunks,
-        math.ceil(spec.streaming_multipack_buffer_size / num_chunks),
+        math.ceil(window_size / num_chunks),
         spec.max_drop,
         on_news or (lambda lines: None),
         spec.dataset_num_proc,
+        mixture,
     )
     return PreparedStream(replace(head, report=report), tuple(identities), stream, spec)
 
 
+_DRAWS_IN_WINDOW = 64
+"""Chunks of interleaved sets in a window: so many draws by probability."""
+
+
 def _notes(spec: DataSpec) -> Iterator[str]:
     yield "streaming: records are tokenized as they are read, and nothing is cached of them"
-    if len(spec.datasets) > 1:
+    if len(spec.datasets) > 1 and spec.mix_strategy == "concat":
         window = spec.streaming_multipack_buffer_size
         yield (
             "streaming: the data sets are read one behind the other, and shuffled within "
-            f"{window:,} records; for a better mixture, mix them in the files"
+            f"{window:,} records; for a better mixture set mix_strategy: interleave_under"
         )
 
 

@@ -98,6 +98,15 @@ class TokenizedSet(Sequence[Example]):
     def __iter__(self) -> Iterator[Example]:
         return (self[index] for index in range(len(self)))
 
+    @property
+    def store_rows(self) -> LongArray:
+        """int64 [N]: which row of the store each example is."""
+        return self._order
+
+    def picked(self, positions: LongArray) -> TokenizedSet:
+        """The examples at some positions, which may come more than once."""
+        return TokenizedSet(self._store, self._order[positions])
+
     @cached_property
     def lengths(self) -> LongArray:
         """int64 [N]: tokens of each example."""

@@ -15,6 +15,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ft.data.intake import Intake
+from ft.data.mixture import Mixture
 from ft.data.prepare import check_drops, nothing_to_train_on, usable_rows
 from ft.data.report import DatasetReport, count
 from ft.data.store_builder import TokenStoreBuilder
@@ -42,7 +43,7 @@ class Place:
         window: Windows before it, over all passes.
         num_passes: Passes that are behind it.
         dataset: The data set of its first record.
-        chunk: Chunks of that data set that are read.
+        chunk: Chunks of that data set that are read; of interleaved ones, of all of them.
         reports: The accounts so far, one a data set.
     """
 
@@ -74,6 +75,7 @@ class TokenStream:
         max_drop: Share of the records that may be lost.
         on_news: Told when a pass ends.
         num_workers: Processes that tokenize; None = as many as there are cores.
+        mixture: How the data sets are interleaved; None = they are read one behind the other.
     """
 
     intakes: Sequence[Intake]
@@ -84,6 +86,7 @@ class TokenStream:
     max_drop: float
     on_news: OnNews
     num_workers: int | None
+    mixture: Mixture | None = None
 
     def shared_by(self, num_processes: int) -> TokenStream:
         """The same, with a fair share of the machine's cores."""
@@ -125,6 +128,10 @@ class TokenStream:
         return replace(place, num_passes=place.num_passes + 1, dataset=0, chunk=0)
 
     def _jobs(self, place: Place) -> Iterator[Job]:
+        if self.mixture is not None:
+            drawn = self.mixture.jobs(self.intakes, self.chunk_size, place.num_passes)
+            yield from islice(drawn, place.chunk, None)
+            return
         for number, intake in enumerate(self.intakes[place.dataset :], start=place.dataset):
             num_read = place.chunk if number == place.dataset else 0
             for chunk in islice(intake.chunks(self.chunk_size), num_read, None):
@@ -142,13 +149,14 @@ class TokenStream:
 
     def _behind(self, place: Place, numbers: Sequence[int]) -> Place:
         """The place behind a window that began at another one."""
-        last = numbers[-1]
+        last = numbers[-1] if self.mixture is None else place.dataset
+        num_read = len(numbers) if self.mixture is not None else numbers.count(last)
         num_before = place.chunk if last == place.dataset else 0
         return Place(
             place.window + 1,
             place.num_passes,
             last,
-            num_before + numbers.count(last),
+            num_before + num_read,
             [report.to_plain() for report in self._reports()],
         )
 

@@ -96,6 +96,8 @@ ASKED_KEYS = frozenset(
         "train_on_inputs",
         "excess_length_strategy",
         "shuffle_merged_datasets",
+        "mix_strategy",
+        "interleave_probs",
         "streaming",
         "streaming_multipack_buffer_size",
         "chat_template",

@@ -44,6 +44,10 @@ def _revision(name: Any) -> str | None:
     return None if name == "main" else str(name)
 
 
+def _weights(value: Any) -> list[float]:
+    return [float(each) for each in (names(value))]
+
+
 def _inverse(value: Any) -> bool:
     return not value
 
@@ -76,8 +80,8 @@ ROWS: dict[str, Row] = {
     "tokenized_path": No("the cache is keyed on the content; no path to give"),
     "preprocessing_num_workers": To("dataset_num_proc", whole),
     "preprocessing_batch_size": No("the tokenizer uses every core by itself", unless=(1000,)),
-    "mix_strategy": No("data sets are concatenated and shuffled", unless=("concat",)),
-    "interleave_probs": No("data sets are concatenated and shuffled"),
+    "mix_strategy": To("mix_strategy", str),
+    "interleave_probs": To("interleave_probs", _weights),
     "eval_on_each_dataset": No("held-out records are one set"),
     "ignore_pad_token_for_loss": No("pad tokens are never trained", unless=(True,)),
     "tool_format": No("tools are not written into prompts"),

@@ -207,6 +207,32 @@ CONTRADICTIONS = (
         lambda v: v.get("test_datasets") and v.get("val_set_size"),
     ),
     Contradiction(
+        ("interleave_probs", "mix_strategy"),
+        "interleave_probs belongs to mix_strategy: interleave_under or interleave_over",
+        "set one of them, or remove interleave_probs",
+        lambda v: "interleave_probs" in v and v.get("mix_strategy", "concat") == "concat",
+    ),
+    Contradiction(
+        ("mix_strategy", "datasets"),
+        "mix_strategy mixes data sets, and there is one",
+        "remove it, or name several under datasets",
+        lambda v: (
+            v.get("mix_strategy", "concat") != "concat"
+            and isinstance(v.get("datasets"), list)
+            and len(v["datasets"]) == 1
+        ),
+    ),
+    Contradiction(
+        ("interleave_probs", "datasets"),
+        "interleave_probs has another number of weights than there are data sets",
+        "give one for each entry of datasets, in their order",
+        lambda v: (
+            isinstance(v.get("interleave_probs"), list)
+            and isinstance(v.get("datasets"), list)
+            and len(v["interleave_probs"]) != len(v["datasets"])
+        ),
+    ),
+    Contradiction(
         ("streaming", "max_steps"),
         "nobody knows how long a stream is, so streaming needs max_steps",
         "set max_steps: the number of optimizer steps to train",

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from ft.spec.sections.section import ChatTemplateName, Count, Names, Section, Share
+
+
+def _numbers(value: Any) -> Any:
+    """`0.7,0.3`, as LLaMA-Factory has it, is a list as well."""
+    if isinstance(value, str):
+        return tuple(float(part) for part in value.split(","))
+    return tuple(value) if isinstance(value, list) else value
+
+
+Probabilities = Annotated[tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(_numbers)]
 
 
 class MappingLayout(Section):
@@ -171,6 +181,15 @@ class DataSpec(Section):
     )
     shuffle_merged_datasets: bool = Field(
         True, description="Shuffle once, before the split; a stream window by window."
+    )
+    mix_strategy: Literal["concat", "interleave_under", "interleave_over"] = Field(
+        "concat",
+        description="concat: an epoch is every record once. interleave_under, interleave_over: it "
+        "is drawn from the data sets by interleave_probs, until the first one, or the last one, is "
+        "used up; the same records each epoch. Of a stream chunks are drawn.",
+    )
+    interleave_probs: Probabilities | None = Field(
+        None, description="Weight of each data set, in order; default: they take turns."
     )
     streaming: bool = Field(
         False,
