@@ -29,7 +29,7 @@ def test_every_name_of_the_dialect_has_an_optimizer():
 @pytest.mark.parametrize("name", PLAIN)
 def test_every_optimizer_lowers_a_square(name):
     weight = Parameter(torch.full((80, 80), 2.0))
-    optimizer = build_optimizer(training(optimizer=name, learning_rate=0.01), [weight], CPU)
+    optimizer = build_optimizer(training(optimizer=name, learning_rate=0.01), [("w", weight)], CPU)
     for _ in range(3):
         optimizer.zero_grad()
         (weight**2).sum().backward()
@@ -39,13 +39,13 @@ def test_every_optimizer_lowers_a_square(name):
 
 def test_matrices_decay_and_vectors_do_not():
     matrix, vector = Parameter(torch.ones(2, 2)), Parameter(torch.ones(2))
-    optimizer = build_optimizer(training(weight_decay=0.5), [matrix, vector], CPU)
+    optimizer = build_optimizer(training(weight_decay=0.5), [("m", matrix), ("v", vector)], CPU)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.5, 0.0]
 
 
 def test_further_arguments_are_handed_on():
     spec = training(optimizer="sgd", optim_args={"momentum": 0.9, "nesterov": True})
-    (group,) = build_optimizer(spec, [Parameter(torch.ones(2, 2))], CPU).param_groups
+    (group,) = build_optimizer(spec, [("w", Parameter(torch.ones(2, 2)))], CPU).param_groups
     assert (group["momentum"], group["nesterov"]) == (0.9, True)
 
 
@@ -53,20 +53,22 @@ def test_further_arguments_are_handed_on():
 def test_arguments_that_it_does_not_take_are_the_users_mistake(wrong):
     spec = training(optimizer="sgd", optim_args=wrong)
     with pytest.raises(UserError, match="optim_args of sgd"):
-        build_optimizer(spec, [Parameter(torch.ones(2, 2))], CPU)
+        build_optimizer(spec, [("w", Parameter(torch.ones(2, 2)))], CPU)
 
 
 @pytest.mark.parametrize("name", ["ademamix", "paged_ademamix_8bit"])
 def test_ademamix_has_a_third_beta(name):
     spec = training(optimizer=name, adam_beta2=0.95)
-    (group,) = build_optimizer(spec, [Parameter(torch.ones(2, 2))], CPU).param_groups
+    (group,) = build_optimizer(spec, [("w", Parameter(torch.ones(2, 2)))], CPU).param_groups
     assert group["betas"] == (0.9, 0.95, 0.9999)
 
 
 def test_a_library_that_is_missing_is_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install torchao"):
-        build_optimizer(training(optimizer="adamw_torch_4bit"), [Parameter(torch.ones(2, 2))], CPU)
+        build_optimizer(
+            training(optimizer="adamw_torch_4bit"), [("w", Parameter(torch.ones(2, 2)))], CPU
+        )
 
 
 @pytest.mark.filterwarnings("ignore")  # torchao's own
@@ -76,7 +78,7 @@ def test_four_bits_resume_bit_for_bit_from_plain_state():
     whole = [Parameter(torch.linspace(-1, 1, 128 * 64).view(128, 64)), Parameter(torch.ones(64))]
 
     def begin(parameters):
-        optimizer = build_optimizer(spec, parameters, CPU)
+        optimizer = build_optimizer(spec, [("p", p) for p in parameters], CPU)
         return optimizer, build_schedule(spec, optimizer, 10)
 
     def step(parameters, optimizer, schedule):

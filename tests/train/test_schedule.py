@@ -26,7 +26,7 @@ def training(**keys) -> TrainingSpec:
 
 def begin(num_steps, **keys):
     spec = training(**keys)
-    optimizer = build_optimizer(spec, [Parameter(torch.ones(2, 2))], torch.device("cpu"))
+    optimizer = build_optimizer(spec, [("w", Parameter(torch.ones(2, 2)))], torch.device("cpu"))
     return optimizer, build_schedule(spec, optimizer, num_steps)
 
 

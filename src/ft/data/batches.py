@@ -105,6 +105,8 @@ class Padded:
     """``batch_size`` rows a pass, padded to the longest of them; records or packs."""
 
     pad_token_id: int
+    num_leading_logits: int = 0
+    """Positions that the model puts before each row, and gives logits for."""
 
     def cut(self, lengths: Sequence[int], batch_size: int) -> list[list[int]]:
         """By number."""
@@ -113,7 +115,7 @@ class Padded:
 
     def batch(self, rows: Sequence[TokenRow]) -> Batch:
         """One padded forward pass."""
-        return padded_batch(rows, self.pad_token_id)
+        return padded_batch(rows, self.pad_token_id, self.num_leading_logits)
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ class Flat:
         return flat_batch(rows)
 
 
-def padded_batch(rows: Sequence[TokenRow], pad_token_id: int) -> Batch:
+def padded_batch(rows: Sequence[TokenRow], pad_token_id: int, num_leading_logits: int = 0) -> Batch:
     """Rows padded on the right to the longest; logits only at columns where some row is trained."""
     width = max(len(row.input_ids) for row in rows)
     input_ids = np.full((len(rows), width), pad_token_id, dtype=np.int64)
@@ -158,7 +160,7 @@ def padded_batch(rows: Sequence[TokenRow], pad_token_id: int) -> Batch:
     inputs = {
         "input_ids": torch.from_numpy(input_ids),
         **_what_tells_rows_apart(rows, width),
-        "logits_to_keep": torch.from_numpy(kept),
+        "logits_to_keep": torch.from_numpy(kept + num_leading_logits),
     }
     num_tokens = sum(len(row.input_ids) for row in rows)
     return Batch(inputs, torch.from_numpy(targets[:, kept]), num_tokens)

@@ -145,7 +145,8 @@ def _base_and_tuned(run: TrainedRun) -> Iterator[tuple[str, Answerer]]:
 
 
 def _loss(answerer: Answerer, heldout: TokenizedSet, batch_size: int) -> float:
-    objective = SupervisedTuning(Padded(answerer.tokenizer.pad_token_id))
+    num_leading = 0 if answerer.is_base else answerer.loaded.attached.num_leading_logits
+    objective = SupervisedTuning(Padded(answerer.tokenizer.pad_token_id, num_leading))
     device = answerer.loaded.device
     with answerer.asked() as model:
         return held_out_loss(objective, model, heldout, batch_size=batch_size, device=device)

@@ -6,7 +6,7 @@ runs inside the loop and must measure the very same thing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -70,6 +70,32 @@ class SupervisedTuning:
             return loss_sum
         num_trained = (batch.targets != IGNORE_INDEX).sum()
         return loss_sum + self.router_loss_scale * num_trained * _router_loss(output).float()
+
+
+@dataclass(frozen=True)
+class Penalized:
+    """Another objective, and what the adapter adds to it while it trains."""
+
+    objective: Objective
+    penalty: Callable[[], Tensor | None]
+    """Added to the mean loss of a token: a scalar with a gradient; None: nothing."""
+
+    @property
+    def layout(self) -> Layout:
+        """The other's."""
+        return self.objective.layout
+
+    def weight(self, row: TokenRow) -> int:
+        """The other's."""
+        return self.objective.weight(row)
+
+    def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
+        """As often as the batch has trained tokens, so that their mean counts it once."""
+        loss_sum = self.objective.loss_sum(model, batch)
+        penalty = self.penalty() if model.training else None
+        if penalty is None:
+            return loss_sum
+        return loss_sum + (batch.targets != IGNORE_INDEX).sum() * penalty.float()
 
 
 def router_loss_scale(config: Any) -> float | None:

@@ -25,6 +25,7 @@ from ft.model.loaded import LoadedModel
 from ft.model.precision import Precision
 from ft.model.tokenizer import LoadedTokenizer, load_saved_tokenizer, load_tokenizer
 from ft.runtime.errors import Problem, UserError
+from ft.spec.methods import METHODS
 from ft.spec.runspec import AdapterSpec, ModelSpec
 
 BaseForm = Literal["trained", "dequantized", "plain"]
@@ -62,7 +63,7 @@ def build_model(  # noqa: PLR0913  # the one door: each argument is a decision m
         UserError: the base cannot be read, or the specs do not fit it.
     """
     model = _with_bits_of(model, adapter)
-    attention = attention or _choose_attention(model, precision, hardware)
+    attention = attention or _choose_attention(model, adapter, precision, hardware)
     torch.set_float32_matmul_precision("high" if precision.tf32 else "highest")
     base = load_base(
         model,
@@ -82,7 +83,7 @@ def build_model(  # noqa: PLR0913  # the one door: each argument is a decision m
         trained, adapter_notes = add_adapter(
             base.model,
             adapter,
-            origin=Origin(model.base_model, base.revision or model.revision_of_model),
+            origin=_origin(model, base, precision),
             seed=seed,
             dtype=precision.trainable_dtype,
             has_new_tokens=bool(num_added or tokenizer.new_token_ids),
@@ -215,9 +216,26 @@ def _with_bits_of(model: ModelSpec, adapter: AdapterSpec) -> ModelSpec:
     return model
 
 
-def _choose_attention(model: ModelSpec, precision: Precision, hardware: Hardware) -> Attention:
+def _origin(model: ModelSpec, base: BaseModel, precision: Precision) -> Origin:
+    def load_plain() -> Any:
+        host = Hardware("cpu", supports_bf16=True)
+        return load_base(model, precision, hardware=host, is_quantized=False).model
+
+    revision = base.revision or model.revision_of_model
+    return Origin(model.base_model, revision, model.tokenizer_config, load_plain)
+
+
+def _choose_attention(
+    model: ModelSpec, adapter: AdapterSpec, precision: Precision, hardware: Hardware
+) -> Attention:
     traits = read_attention_traits(load_config(model))
-    return choose_attention(model.attn_implementation, hardware, traits, compute=precision.compute)
+    attention = choose_attention(
+        model.attn_implementation, hardware, traits, compute=precision.compute
+    )
+    if attention.is_varlen and adapter.adapter and METHODS[adapter.adapter].needs_padding:
+        reason = f"adapter: {adapter.adapter} needs padded rows"
+        return Attention("sdpa", is_varlen=False, reason=reason)
+    return attention
 
 
 def _tokenizer_of_run(run_folder: Path, model: ModelSpec) -> LoadedTokenizer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 import ft.model.patches  # noqa: F401  # first: peft imports bitsandbytes
@@ -21,12 +20,17 @@ from ft.model.base_check import ADAPTER_WEIGHTS
 from ft.model.hardware import Hardware
 from ft.model.host_copies import HostCopies
 from ft.model.hub import explained
+from ft.model.methods import Attached, attach
+from ft.model.methods.attached import Untouched
 from ft.model.precision import Precision
 from ft.model.tokenizer import LoadedTokenizer
 from ft.runtime.errors import Problem, UserError
 
 # isort: split
-from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftModel, set_peft_model_state_dict
+
+EXACT_WEIGHTS = "adapter_exact.safetensors"
+"""Beside an adapter in a checkpoint: what training needs and peft's file does not hold."""
 
 
 @dataclass
@@ -42,6 +46,11 @@ class LoadedModel:
     base_revision: str | None = None
     """The hub's commit of the base; None for a local folder."""
     notes: list[str] = field(default_factory=list)
+    attached: Attached = field(init=False)
+    """What the adapter does beside forward and backward passes."""
+
+    def __post_init__(self) -> None:
+        self.attached = attach(self.model) if self.has_adapter else Untouched()
 
     @property
     def has_adapter(self) -> bool:
@@ -67,11 +76,10 @@ class LoadedModel:
 
     @property
     def saved_bytes(self) -> int:
-        """What ``save_weights`` writes, the files' headers aside."""
+        """What ``snapshot`` writes, the files' headers aside."""
         if self.has_adapter:
-            tensors = list(
-                get_peft_model_state_dict(self.model, save_embedding_layers=False).values()
-            )
+            published, _ = self.attached.published()
+            tensors = [*published.values(), *self.attached.exact().values()]
         else:
             tensors = list(self.model.parameters())
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
@@ -128,32 +136,36 @@ class LoadedModel:
         """
         folder.mkdir(parents=True, exist_ok=True)
         copies = HostCopies()
-        write = self.snapshot(copies)
+        write = self._writer(copies, {})
         copies.wait()
         write(folder)
 
     def snapshot(self, copies: HostCopies) -> Callable[[Path], Any]:
-        """What writes the trained weights to a folder, once ``copies`` are whole.
+        """What writes the weights, and all that training needs, once ``copies`` are whole.
 
         An adapter is copied, so it can be written later, from any thread. A whole model is not: a
         second copy may not fit into memory.
         """
+        return self._writer(copies, self.attached.exact())
+
+    def _writer(self, copies: HostCopies, exact: dict[str, Tensor]) -> Callable[[Path], Any]:
         if not self.has_adapter:
             write_model: Callable[[Path], Any] = self.model.save_pretrained
             return write_model
-        state = get_peft_model_state_dict(self.model, save_embedding_layers=False)
-        separate = {name: copies.copy(name, tensor) for name, tensor in state.items()}
-        config = copy.copy(self.model.active_peft_config)
-        config.inference_mode = True
+        published, config = self.attached.published()
+        separate = {name: copies.copy(name, tensor) for name, tensor in published.items()}
+        beside = {name: copies.copy(f"exact {name}", tensor) for name, tensor in exact.items()}
 
         def write(folder: Path) -> None:
             save_file(separate, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
             config.save_pretrained(str(folder))
+            if beside:
+                save_file(beside, folder / EXACT_WEIGHTS, metadata={"format": "pt"})
 
         return write
 
     def load_weights(self, folder: Path) -> None:
-        """Restores, bit for bit, what ``save_weights`` wrote.
+        """Restores, bit for bit, what ``snapshot`` wrote.
 
         Raises:
             UserError: the folder's weights are missing, or another model's.
@@ -161,9 +173,12 @@ class LoadedModel:
         if self.has_adapter:
             with explained(str(folder), "adapter"):
                 state = load_file(folder / ADAPTER_WEIGHTS)
-            expected = get_peft_model_state_dict(self.model, save_embedding_layers=False)
+                exact = _exact_of(folder)
+            expected, _ = self.attached.published()
             _require_same_tensors(state, expected, folder)
-            set_peft_model_state_dict(self.model, state)
+            if not exact or not self.attached.exact_is_all:
+                set_peft_model_state_dict(self.model, state)
+            self.attached.restore(exact)
             return
         with explained(str(folder), "model"):
             saved = AutoModelForCausalLM.from_pretrained(
@@ -172,6 +187,11 @@ class LoadedModel:
         state = saved.state_dict()
         _require_same_tensors(state, self.model.state_dict(), folder)
         self.model.load_state_dict(state)
+
+
+def _exact_of(folder: Path) -> dict[str, Tensor]:
+    file = folder / EXACT_WEIGHTS
+    return load_file(file) if file.is_file() else {}
 
 
 def _require_same_tensors(state: dict[str, Any], expected: dict[str, Any], folder: Path) -> None:

@@ -85,6 +85,15 @@ def _accept_tied_targets() -> None:
     warnings.filterwarnings("ignore", message="Model (has|with) `tie_word_embeddings=True`")
 
 
+def _accept_old_cache_name() -> None:
+    warnings.filterwarnings("ignore", message="`past_key_values` is deprecated")
+
+
+def _accept_boft_without_kernel() -> None:
+    warnings.filterwarnings("ignore", message="Failed to load the CUDA extension")
+    warnings.filterwarnings("ignore", message="Setting boft_n_butterfly_factor to 1 to speed up")
+
+
 def _adapt_quantized_parameters() -> None:
     from peft.tuners.lora.layer import ParamWrapper
 
@@ -154,6 +163,18 @@ PATCHES = (
         reason="it fears for the merge, which unties them (ft.ship.merge)",
         remove_when="peft unties them itself",
         apply=_accept_tied_targets,
+    ),
+    Patch(
+        name="transformers: no word about its old name for a cache",
+        reason="peft 0.21 hands prefixes over by the name that transformers 5.24 replaces",
+        remove_when="peft says cache=",
+        apply=_accept_old_cache_name,
+    ),
+    Patch(
+        name="peft: no word about BOFT without its CUDA extension",
+        reason="peft computes the same without it; what it says of the factor concerns a kernel",
+        remove_when="peft ships the extension, or asks before it builds one",
+        apply=_accept_boft_without_kernel,
     ),
     Patch(
         name="peft: adapters on parameters that are held in few bits",

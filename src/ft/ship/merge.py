@@ -38,6 +38,7 @@ from ft.ship.merge_report import (
     MergeReport,
     compare_answers,
 )
+from ft.spec.methods import METHODS
 from ft.spec.runspec import AdapterSpec, ModelSpec
 
 MERGE_FILE = "merge.json"
@@ -153,6 +154,16 @@ def _refuse_before_loading(source: _Source, out: Path, probes: list[list[int]]) 
             Problem(
                 "nothing to merge: the run trained the whole model, and its folder is that model",
                 str(run),
+            )
+        )
+    name = source.adapter.adapter
+    if name is not None and not METHODS[name].is_merged:
+        raise UserError(
+            Problem(
+                f"adapter: {name} changes no weight of the base: what it learned stands beside the "
+                "weights, so it cannot be merged",
+                str(run),
+                fix="use the base and the adapter together, as `ft infer` and peft do",
             )
         )
     is_foreign = out.exists() and not (out / MERGE_FILE).is_file()

@@ -51,6 +51,12 @@ _UNITS = {
     "save_total_limit": "checkpoints",
     "lora_dropout": "share of inputs",
     "lora_r": "dimensions",
+    "init_r": "dimensions",
+    "tinit": "optimizer steps; below 1: share of all steps",
+    "tfinal": "optimizer steps; below 1: share of all steps",
+    "deltaT": "optimizer steps",
+    "num_virtual_tokens": "tokens",
+    "adapter_len": "tokens",
 }
 
 

@@ -20,6 +20,7 @@ from ft.spec import dialect, pretraining, values
 from ft.spec.distributed import SIZES, check_distributed
 from ft.spec.document import Document, KeyPath, read_document
 from ft.spec.file_names import find_impossible_names, template_text
+from ft.spec.methods import idle_keys
 from ft.spec.nearest import nearest
 from ft.spec.options import EVERY_NAME, GROUPS, Options
 from ft.spec.pretraining import check_pretraining, read_as_datasets
@@ -73,6 +74,8 @@ def load_spec(
         notices.append(
             "warmup has no effect with lr_scheduler: constant (constant_with_warmup has it)"
         )
+    if idle := idle_keys(spec.adapter.adapter, frozenset(reading.values)):
+        notices.append(f"no effect with adapter: {spec.adapter.adapter}: {', '.join(idle)}")
     for why, keys in reading.without_effect.items():
         notices.append(f"no effect here: {', '.join(keys)} ({why})")
     return LoadedSpec(spec, path, tuple(notices), reading.document, reading.options)
@@ -170,7 +173,7 @@ class _Reading:
         for name in ("datasets", "test_datasets"):
             if isinstance(flat.get(name), list):
                 flat[name] = [self._dataset((name, i), entry) for i, entry in enumerate(flat[name])]
-        for name in ("lora_target_modules", "lora_modules_to_save", "lora_target_parameters"):
+        for name in LISTS_THAT_TAKE_ONE:
             if isinstance(flat.get(name), str):
                 flat[name] = [flat[name]]
         for name, meanings in dialect.MEANINGS.items():
@@ -354,6 +357,16 @@ class _Reading:
 
 _NOT_TRAINED = "to train with preferences is not built yet"
 _TEMPLATE = "chat_template_jinja"
+
+LISTS_THAT_TAKE_ONE = (
+    "lora_target_modules",
+    "lora_modules_to_save",
+    "lora_target_parameters",
+    "feedforward_modules",
+    "peft_layers_pattern",
+    "report_to",
+)
+"""A text alone is read as a list of one."""
 
 _MISSING = {
     "base_model": "base_model: a hub name or a local folder",

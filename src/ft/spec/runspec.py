@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ft.spec.sections.adapter import AdapterSpec
 from ft.spec.sections.data import (
     PREFERENCE_KEYS,
     DatasetSpec,
@@ -30,7 +31,7 @@ from ft.spec.sections.data import (
     PreferenceMapping,
     PreferenceSpec,
 )
-from ft.spec.sections.model import AdapterSpec, ModelSpec, PrecisionSpec, SpecialTokens
+from ft.spec.sections.model import ModelSpec, PrecisionSpec, SpecialTokens
 from ft.spec.sections.section import Count, Section
 from ft.spec.sections.trackers import TrackerName, TrackerSpec
 from ft.spec.sections.training import (

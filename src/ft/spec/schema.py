@@ -6,13 +6,12 @@ from typing import Any
 
 from ft.spec.dialect import MEANINGS, OFF
 from ft.spec.key_table import Key, key_table
+from ft.spec.load import LISTS_THAT_TAKE_ONE
 from ft.spec.runspec import DatasetSpec, RunSpec
 from ft.spec.values import ASKS_FOR_NOTHING, NEVER, READ_AS
 
 _Schema = dict[str, Any]
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
-_LISTS_THAT_TAKE_ONE = ("lora_target_modules", "lora_modules_to_save", "report_to")
-"""A text alone is read as a list of one."""
 
 
 def json_schema() -> _Schema:
@@ -32,7 +31,7 @@ def json_schema() -> _Schema:
     for name, definition in definitions.items():
         prefix = _PREFIXES[name]
         definition["properties"] = _with_states(definition["properties"], prefix)
-    for name in _LISTS_THAT_TAKE_ONE:
+    for name in LISTS_THAT_TAKE_ONE:
         properties[name] = {**properties[name], "type": ["array", "string"]}
     return {
         "$schema": _DRAFT,

@@ -48,6 +48,12 @@ READ_AS: dict[str, dict[Any, ReadAs]] = {
         "offload_disk": _RECOMPUTED,
         "unsloth": _RECOMPUTED,
     },
+    "adapter": {
+        "p_tuning_v2": ReadAs("prefix_tuning", "its name in peft, without prefix_projection"),
+        **dict.fromkeys(
+            ["adaption_prompt", "llama_adapter"], ReadAs("llama-adapter", "its name in axolotl")
+        ),
+    },
     "attn_implementation": {
         "flash": ReadAs("flash_attention_2", "its full name"),
         "flex": ReadAs("flex_attention", "its full name"),
@@ -60,7 +66,12 @@ NEVER = {"evals_per_epoch": "eval_strategy", "saves_per_epoch": "save_strategy"}
 """Zero of these keys says "never", which is today the other key's `no`."""
 
 _OTHER_OPTIMIZER = "use adamw_torch_fused, or adamw_bnb_8bit for less memory"
-_OTHER_ADAPTER = "use lora or qlora"
+_OTHER_ADAPTER = "use lora, or another of docs/methods.md"
+_LAYER_ADAPTER = (
+    "adapters that are layers of their own slow every answer down and are not in peft; use lora, "
+    "which trains as many weights and can be merged"
+)
+_NEEDS_DATA = "it begins with a pass over the data, which is not built; use pissa, or true"
 
 NOT_SUPPORTED: dict[str, dict[Any, str]] = {
     "optimizer": {
@@ -86,11 +97,20 @@ NOT_SUPPORTED: dict[str, dict[Any, str]] = {
         "s2": "shifted sparse attention is another attention than the model's; use auto",
         "paged|sdpa": "is for serving; use auto",
     },
-    "adapter": dict.fromkeys(
-        ["llama-adapter", "ia3", "mora", "dora", "vera", "loha", "lokr", "oft", "boft",
-         "prompt_tuning", "prefix_tuning", "p_tuning", "adalora", "hra", "fourierft", "road"],
-        _OTHER_ADAPTER,
-    ),
+    "adapter": {
+        **dict.fromkeys(["mora", "road", "randlora", "vblora", "c3a", "miss", "bone", "shira",
+                         "xlora", "poly", "cpt"], _OTHER_ADAPTER),
+        **dict.fromkeys(["houlsby", "pfeiffer", "bottleneck", "adapter"], _LAYER_ADAPTER),
+        "ln_tuning": "use no adapter, and train the norms: unfrozen_parameters: ['.*norm.*']",
+        "dora": "use adapter: lora with peft_use_dora: true",
+        "rslora": "use adapter: lora with peft_use_rslora: true",
+        "loraplus": "use adapter: lora with loraplus_lr_ratio: 16",
+        "lora+": "use adapter: lora with loraplus_lr_ratio: 16",
+        "pissa": "use adapter: lora with peft_init_lora_weights: pissa",
+        "olora": "use adapter: lora with peft_init_lora_weights: olora",
+        "loftq": "use adapter: qlora with load_in_4bit: true and peft_init_lora_weights: loftq",
+    },
+    "peft_init_lora_weights": dict.fromkeys(["eva", "corda", "lora_ga"], _NEEDS_DATA),
     "rl": dict.fromkeys(
         ["grpo", "gdpo", "ebft"],
         "it writes and judges answers while it trains, which is not built; use pairs of answers "

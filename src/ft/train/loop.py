@@ -97,6 +97,7 @@ class TrainingLoop:
         checkpoints: CheckpointFolder,
         events: EventLog,
         on_event: OnEvent,
+        after_update: Callable[[int], None],
     ) -> None:
         self.accelerator = accelerator
         self.model = model
@@ -111,6 +112,7 @@ class TrainingLoop:
         self.events = events
         self.on_event = on_event
         self.watch: StepWatch = Unwatched()
+        self.after_update = after_update
         self.state = TrainerState()
         self.saved_step: int | None = None
         self.agreement = Agreement(accelerator)
@@ -256,6 +258,7 @@ class TrainingLoop:
         self.watch.mark("optimizer")
         self.optimizer.step()
         was_skipped = bool(self.accelerator.optimizer_step_was_skipped)
+        self.after_update(self.state.step)  # while the gradients are there
         self.optimizer.zero_grad()
         if not was_skipped:
             self.schedule.step()

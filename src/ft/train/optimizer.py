@@ -86,15 +86,19 @@ OPTIMIZERS: dict[str, _Kind] = {
 }
 
 
+_EMBEDDING_RATE = 1e-6
+"""Of adapted embeddings in LoRA+, where no key says it: peft's and axolotl's."""
+
+
 def optimizer_state_bytes(name: str, num_weights: int) -> int:
     """What the optimizer keeps for so many trained weights, roughly and rather too little."""
     return int(OPTIMIZERS[name].state_bytes * num_weights)
 
 
 def build_optimizer(
-    spec: TrainingSpec, parameters: Sequence[Parameter], device: torch.device
+    spec: TrainingSpec, parameters: Sequence[tuple[str, Parameter]], device: torch.device
 ) -> Optimizer:
-    """The optimizer that the spec names, over these parameters.
+    """The optimizer that the spec names, over these parameters, each with its name.
 
     Matrices decay, vectors (biases, norms) do not. Paged optimizers need CUDA's unified memory;
     elsewhere their plain forms compute the same.
@@ -110,13 +114,9 @@ def build_optimizer(
         options["betas"] = (spec.adam_beta1, spec.adam_beta2, *kind.further_betas)
     if kind.takes_eps:
         options["eps"] = spec.adam_epsilon
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": spec.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
     try:
         optimizer: Optimizer = optimizer_class(
-            [g for g in groups if g["params"]], **options, **spec.optim_args
+            parameter_groups(spec, parameters), **options, **spec.optim_args
         )
     except (TypeError, ValueError) as error:
         if not spec.optim_args:
@@ -124,6 +124,38 @@ def build_optimizer(
         fix = f"remove what {spec.optimizer} does not take, or what another key says"
         raise UserError(Problem(f"optim_args of {spec.optimizer}: {error}", fix=fix)) from error
     return optimizer
+
+
+def parameter_groups(
+    spec: TrainingSpec, parameters: Sequence[tuple[str, Parameter]]
+) -> list[dict[str, Any]]:
+    """Parameters that share a decay and a learning rate; those that use spec's rate come first.
+
+    With loraplus_lr_ratio, LoRA's B and all vectors learn faster (LoRA+, Hayou et al. 2024, as peft
+    groups them), and adapted embeddings at a rate of their own.
+    """
+    groups: dict[tuple[float, float, bool], list[Parameter]] = {}
+    for name, parameter in sorted(parameters, key=lambda each: each[1].ndim < 2):
+        is_matrix = parameter.ndim >= 2
+        decay = spec.weight_decay if is_matrix else 0.0
+        key = (_rate(spec, name, parameter), decay, is_matrix)
+        groups.setdefault(key, []).append(parameter)
+    first = spec.learning_rate
+    return [
+        {"params": members, "weight_decay": decay, "lr": rate}
+        for (rate, decay, _), members in sorted(
+            groups.items(), key=lambda each: each[0][0] != first
+        )
+    ]
+
+
+def _rate(spec: TrainingSpec, name: str, parameter: Parameter) -> float:
+    if spec.loraplus_lr_ratio is None:
+        return spec.learning_rate
+    if ".lora_embedding_" in name:
+        return spec.loraplus_lr_embedding or _EMBEDDING_RATE
+    is_fast = ".lora_B." in name or parameter.ndim == 1
+    return spec.learning_rate * (spec.loraplus_lr_ratio if is_fast else 1.0)
 
 
 def _module(optimizer: str, kind: _Kind) -> Any:

@@ -26,7 +26,7 @@ from ft.data.packing import pack
 from ft.data.stream import prepare_training_data
 from ft.data.tokenized import TokenizedSet
 from ft.evaluate.noise import WithEmbeddingNoise
-from ft.evaluate.objective import Objective, SupervisedTuning, router_loss_scale
+from ft.evaluate.objective import Objective, Penalized, SupervisedTuning, router_loss_scale
 from ft.model import (
     Hardware,
     LoadedModel,
@@ -250,8 +250,8 @@ def _assemble(
     )
     steps_per_epoch = feed.steps_per_epoch
     num_steps = training.max_steps or math.ceil(training.num_epochs * (steps_per_epoch or 0))
-    parameters = [parameter for _, parameter in model.trainable_parameters()]
-    optimizer = build_optimizer(training, parameters, accelerator.device)
+    model.attached.begin(num_steps)
+    optimizer = build_optimizer(training, model.trainable_parameters(), accelerator.device)
     schedule = build_schedule(training, optimizer, num_steps)
     prepared_model, optimizer = accelerator.prepare(model.model, optimizer)
     patience = spec.evaluation.early_stopping_patience
@@ -261,7 +261,7 @@ def _assemble(
         weights=model,
         optimizer=optimizer,
         schedule=schedule,
-        objective=_objective(spec, layout, model),
+        objective=Penalized(_objective(spec, layout, model), model.attached.penalty),
         feed=feed,
         heldout_rows=_heldout_rows(data.heldout, spec),
         settings=LoopSettings(
@@ -280,6 +280,7 @@ def _assemble(
         checkpoints=checkpoints,
         events=events,
         on_event=on_event,
+        after_update=model.attached.after_update,
     )
 
 
@@ -304,7 +305,7 @@ def _layout(spec: RunSpec, model: LoadedModel) -> Layout:
     layout = (
         Flat(spec.data.sequence_len)
         if model.attention.is_varlen
-        else Padded(model.tokenizer.tokenizer.pad_token_id)
+        else Padded(model.tokenizer.tokenizer.pad_token_id, model.attached.num_leading_logits)
     )
     if spec.training.sample_packing or spec.evaluation.eval_sample_packing:
         require_records_apart(model, layout)

@@ -6,10 +6,12 @@ Every key is in exactly one state:
     not supported  an error that says what to use instead (not_supported.py); or typed, so that
                    `ft preview` reads it, and an error everywhere else (PREVIEWED)
 Any other key is unknown, and an error. Null means the default, and so does "off" for an unsupported
-key. Keys that can't hold together are in contradictions.py.
+key. Keys that can't hold together are in contradictions.py, those of a method in method_rules.py.
 """
 
-from ft.spec.dialect.contradictions import CONTRADICTIONS, Contradiction
+from ft.spec.dialect import contradictions
+from ft.spec.dialect.contradictions import Contradiction
+from ft.spec.dialect.method_rules import METHOD_RULES
 from ft.spec.dialect.no_effect import NO_EFFECT
 from ft.spec.dialect.not_supported import (
     NOT_SUPPORTED,
@@ -21,6 +23,8 @@ from ft.spec.dialect.not_supported import (
     is_off,
 )
 from ft.spec.dialect.renamed import MEANINGS, RENAMED, RENAMED_IN_DATASETS, RIVALS, Rename
+
+CONTRADICTIONS = (*contradictions.CONTRADICTIONS, *METHOD_RULES)
 
 __all__ = [
     "CONTRADICTIONS",

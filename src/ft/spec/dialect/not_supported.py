@@ -57,8 +57,7 @@ NOT_SUPPORTED: dict[str, str] = {
     "push_dataset_to_hub": _LATER,
     "hub_model_id": _LATER,
     "hub_strategy": _LATER,
-    "peft_use_dora": _LATER,
-    "loraplus_lr_ratio": _LATER,
+    "peft": "for LoftQ set peft_init_lora_weights: loftq, adapter: qlora and load_in_4bit: true",
     "relora_steps": _LATER,
     "rope_scaling": "set it under overrides_of_model_config, by the name that the checkpoint's "
     "config.json has for it",
@@ -106,7 +105,6 @@ NOT_SUPPORTED: dict[str, str] = {
             "embedding_lr_scale",
             "lr_groups",
             "lr_div_factor",
-            "loraplus_lr_embedding",
         ],
         "one learning_rate for all parameters; remove it",
     ),
@@ -134,14 +132,7 @@ NOT_SUPPORTED: dict[str, str] = {
     ),
     **dict.fromkeys(
         [
-            "peft",
-            "lora_rank_pattern",
-            "lora_alpha_pattern",
-            "peft_layers_to_transform",
-            "peft_layers_pattern",
             "peft_layer_replication",
-            "peft_init_lora_weights",
-            "peft_trainable_token_indices",
             "peft_ensure_weight_tying",
             "peft_autocast_adapter_dtype",
         ],

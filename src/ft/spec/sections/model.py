@@ -1,4 +1,4 @@
-"""What is loaded, in which number formats, and what is added to it."""
+"""What is loaded, and in which number formats."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from ft.spec.sections.section import Count, Names, Section
+from ft.spec.sections.section import Names, Section
 
 Attentions = Literal[
     "auto",
@@ -102,43 +102,4 @@ class PrecisionSpec(Section):
     fp16: bool | None = Field(None, description="float16 with a loss scaler.")
     tf32: bool | Literal["auto"] | None = Field(
         None, description="TensorFloat-32 products for fp32 tensors on CUDA."
-    )
-
-
-class AdapterSpec(Section):
-    """What is added to the frozen base; no adapter means that all parameters are trained."""
-
-    adapter: Literal["lora", "qlora"] | None = Field(
-        None, description="lora, qlora (= lora on a 4-bit base), or nothing: full fine-tuning."
-    )
-    lora_r: Count = Field(16, description="Rank of the update matrices.")
-    lora_alpha: float = Field(16, gt=0, description="Scale of the update: alpha / r.")
-    lora_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
-        0.0, description="Dropout on the adapter's input."
-    )
-    lora_target_modules: Names = Field(
-        (),
-        description="Names of the linear layers that get an adapter, or a regular expression that "
-        "matches their whole paths.",
-    )
-    lora_target_parameters: Names = Field(
-        (),
-        description="Tensors that get an adapter themselves: those of a mixture's fused experts "
-        "(experts.gate_up_proj, experts.down_proj). Without lora_target_modules, they alone.",
-    )
-    lora_target_linear: bool | None = Field(
-        None, description="An adapter on every linear layer but the output head."
-    )
-    peft_use_rslora: bool = Field(False, description="Scale of the update: alpha / sqrt(r).")
-    lora_fan_in_fan_out: bool | None = Field(
-        None, description="Weights are stored transposed (GPT-2's Conv1D)."
-    )
-    lora_modules_to_save: Names = Field(
-        (), description="Modules trained and saved whole beside the adapter."
-    )
-    lora_model_dir: str | None = Field(None, description="Adapter folder to go on from.")
-    unfrozen_parameters: Names = Field(
-        (),
-        description="Without an adapter: train these parameters alone; each is matched as a "
-        "regular expression from a name's beginning.",
     )

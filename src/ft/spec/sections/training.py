@@ -90,6 +90,12 @@ class TrainingSpec(Section):
         "without a threshold 20.",
     )
     learning_rate: Annotated[float, Field(gt=0)] = Field(description="Peak learning rate.")
+    loraplus_lr_ratio: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="LoRA+: learning rate of LoRA's B, as a multiple of learning_rate."
+    )
+    loraplus_lr_embedding: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="LoRA+: learning rate of adapted embeddings; default 1e-6."
+    )
     optimizer: Optimizers = Field("adamw_torch_fused", description="Optimizer.")
     optim_args: Arguments = Field(
         default_factory=dict, description="Further arguments of the optimizer, by its own names."

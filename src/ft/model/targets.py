@@ -1,0 +1,170 @@
+"""Which modules of a model get an adapter, and which are trained whole beside it.
+
+Names are the last parts of modules' paths, as peft takes them: ``q_proj`` stands for every module
+of that name. Every name is looked for in the model, so a wrong one is an error and no silence.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Any
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from ft.runtime.errors import Problem, UserError
+from ft.spec.runspec import AdapterSpec
+
+_PATTERN = re.compile(r"[][\\()|*+?^$]")
+"""What tells a regular expression from a name."""
+
+
+def target_names(model: Any, spec: AdapterSpec) -> tuple[set[str], list[str]]:
+    """The modules that get an adapter, and notes for the user.
+
+    Raises:
+        UserError: the model has no module of a name.
+    """
+    linear = linear_layer_names(model)
+    paths = [name for name, layer in model.named_modules() if _is_adaptable(layer)]
+    named = {name for target in spec.lora_target_modules for name in _named_by(target, paths)}
+    unknown = sorted(t for t in named if not any(_matches(t, path) for path in paths))
+    _refuse_unknown("lora_target_modules", unknown, linear)
+    if spec.lora_target_linear:
+        return named | linear, []
+    if named or spec.lora_target_parameters:
+        return named, []
+    return linear, [
+        f"no target named: an adapter on every linear layer ({', '.join(sorted(linear))})"
+    ]
+
+
+def target_parameters(model: Any, spec: AdapterSpec) -> list[str]:
+    """The tensors that get an adapter themselves: those of fused experts, [num_experts, *, *]."""
+    linear = [path for path, layer in model.named_modules() if _is_adaptable(layer)]
+    paths = [path for path, _ in model.named_parameters() if path.rpartition(".")[0] not in linear]
+    targets = sorted(set(spec.lora_target_parameters))
+    unknown = [name for name in targets if not any(_matches(name, path) for path in paths)]
+    _refuse_unknown("lora_target_parameters", unknown, {_last_two(path) for path in paths})
+    return targets
+
+
+def linear_layer_names(model: Any) -> set[str]:
+    """Last names of the model's linear layers, without the output head: ``{"q_proj", ...}``."""
+    head = model.get_output_embeddings()
+    names = {
+        path
+        for path, layer in model.named_modules()
+        if isinstance(layer, nn.Linear | Conv1D) and layer is not head and not _gives_more(layer)
+    }
+    return {_last(path) if not _last(path).isdigit() else path for path in names}
+
+
+def _gives_more(layer: nn.Module) -> bool:
+    """Whether a model's own kind of linear layer gives more than a product: Llama 4's router."""
+    is_own = type(layer).__module__.startswith("transformers.models.")
+    return is_own and "forward" in vars(type(layer))
+
+
+def saved_names(model: Any, spec: AdapterSpec, *, has_new_tokens: bool) -> set[str]:
+    """The modules that are trained and saved whole: those named, and embeddings of new tokens.
+
+    Raises:
+        UserError: the model has no module of a name, or holds it in few bits.
+    """
+    saved = set(spec.lora_modules_to_save)
+    paths = [path for path, _ in model.named_modules() if path]
+    unknown = sorted(name for name in saved if not any(_matches(name, path) for path in paths))
+    _refuse_unknown("lora_modules_to_save", unknown, {_last(path) for path in paths})
+    quantized = sorted(
+        name
+        for name in saved
+        for path, layer in model.named_modules()
+        if _matches(name, path) and hasattr(getattr(layer, "weight", None), "quant_state")
+    )
+    if quantized:
+        raise UserError(
+            Problem(
+                f"{quantized[0]} is held in few bits and cannot be trained whole",
+                "lora_modules_to_save",
+                fix="give it an adapter (lora_target_modules), or load the base in full",
+            )
+        )
+    if has_new_tokens:
+        saved |= set(embedding_names(model))
+    if has_tied_embeddings(model):
+        embedding, *heads = embedding_names(model)
+        if saved & {embedding, *heads}:
+            saved = (saved - set(heads)) | {embedding}  # peft ties the head to it
+    return saved
+
+
+def embedding_names(model: Any) -> list[str]:
+    """Last names of the input embedding and, where there is one, the output head."""
+    layers = (model.get_input_embeddings(), model.get_output_embeddings())
+    paths = {id(layer): path for path, layer in model.named_modules()}
+    return [_last(paths[id(layer)]) for layer in layers if layer is not None]
+
+
+def has_tied_embeddings(model: Any) -> bool:
+    """Whether the output head is the input embedding."""
+    head = model.get_output_embeddings()
+    return head is not None and head.weight is model.get_input_embeddings().weight
+
+
+_KINDS = {"lora_target_parameters": "tensor beside its linear layers"}
+
+
+def _refuse_unknown(key: str, unknown: list[str], possible: set[str]) -> None:
+    problems = []
+    for name in unknown:
+        nearest_first = sorted(sorted(possible), key=lambda other: -_likeness(name, other))
+        near = difflib.get_close_matches(name, nearest_first, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        problems.append(
+            Problem(
+                f"the model has no {_KINDS.get(key, 'module')} named {name!r}",
+                key,
+                fix=f"{hint}it has {', '.join(nearest_first)}",
+            )
+        )
+    if problems:
+        raise UserError(*problems)
+
+
+def _likeness(name: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, other, name).ratio()
+
+
+def has_transposed_weights(model: Any) -> bool:
+    """Whether linear layers hold their weights as [in, out]: GPT-2's Conv1D."""
+    return any(isinstance(layer, Conv1D) for layer in model.modules())
+
+
+def _is_adaptable(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Linear | nn.Embedding | Conv1D)
+
+
+def _named_by(target: str, paths: list[str]) -> set[str]:
+    """The modules whose whole path a pattern matches; a name stands for itself."""
+    if not _PATTERN.search(target):
+        return {target}
+    try:
+        return {path for path in paths if re.fullmatch(target, path)} or {target}
+    except re.error as error:
+        fix = "write names, or a regular expression of whole paths"
+        raise UserError(Problem(f"{target!r}: {error}", "lora_target_modules", fix=fix)) from error
+
+
+def _matches(name: str, path: str) -> bool:
+    """Whether peft would take the module at ``path`` for ``name``."""
+    return path == name or path.endswith(f".{name}")
+
+
+def _last_two(path: str) -> str:
+    return ".".join(path.split(".")[-2:])
+
+
+def _last(path: str) -> str:
+    return path.rpartition(".")[2]
