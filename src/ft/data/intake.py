@@ -12,6 +12,7 @@ from ft.data.chat import CHAT_TYPE
 from ft.data.chunk_tokenizer import ChunkTokenizer, Recipe, TokenizedChunk
 from ft.data.judge import Excess
 from ft.data.layout import Strategy, StrategyOptions
+from ft.data.layouts.mapping import note_on_end_token
 from ft.data.prompt import PromptLayout, prompt_layout
 from ft.data.records import Chunk
 from ft.data.report import DatasetReport, count
@@ -88,7 +89,7 @@ class Intake:
             path=spec.path,
             type=type_name(spec),
             is_heldout=is_heldout,
-            notes=[*self._source.notes, *_layout_notes(spec)],
+            notes=[*self._source.notes, *_layout_notes(spec, options.tokenizer)],
             strategy=_strategy_identity(self._resolved),
         )
 
@@ -184,17 +185,18 @@ def _jobs(intakes: Sequence[Intake]) -> Iterator[Job]:
     return ((number, chunk) for number, each in enumerate(intakes) for chunk in each.chunks())
 
 
-def _layout_notes(spec: DatasetSpec) -> list[str]:
+def _layout_notes(spec: DatasetSpec, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     layout = spec.type
     if not isinstance(layout, MappingLayout):
         return []
+    notes = [note_on_end_token(layout, tokenizer.eos_token)]
     given = layout.model_fields_set
     if "format" in given and "no_input_format" not in given and "{input}" not in layout.format:
-        return [
+        notes.append(
             f"records with an empty {layout.field_input!r} are laid out by no_input_format "
             f"({layout.no_input_format!r}), not by format"
-        ]
-    return []
+        )
+    return [note for note in notes if note is not None]
 
 
 def type_name(spec: DatasetSpec) -> str:

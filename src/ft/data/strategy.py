@@ -125,7 +125,7 @@ def build_strategy(
         return PretokenizedLayout(len(tokenizer))
     if isinstance(spec.type, MappingLayout):
         check_mapping(spec.type)
-        return mapping_layout(spec.type, options)
+        return mapping_layout(spec.type, options, tokenizer.eos_token)
     layout = built_in(spec.type) if isinstance(spec.type, str) else None
     if layout is None:
         raise UserError(Problem(f"no prompt strategy {spec.type!r}"))

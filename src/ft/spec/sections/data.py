@@ -28,8 +28,12 @@ class MappingLayout(Section):
     field_output: str = Field("output", description="Field of the answer, which is trained.")
     system_prompt: str = Field("", description="System text of records that have none.")
     system_format: str = Field("{system}", description="How the system text is written.")
-    format: str = Field("{instruction} {input} ", description="The prompt, if there is an input.")
-    no_input_format: str = Field("{instruction} ", description="The prompt, if there is no input.")
+    format: str = Field(
+        "{instruction} {input} ",
+        description="The prompt, if there is an input; or the whole text, with {output} for the "
+        "answer. An end token is put behind it, if it is not there.",
+    )
+    no_input_format: str = Field("{instruction} ", description="The same, if there is no input.")
 
 
 class PreferenceMapping(Section):
