@@ -4,8 +4,8 @@
     1 2 3       4 5 ... 13   14
 
 On a GPU the marks are CUDA events, which the device stamps when its work comes to them: nothing
-waits for them, and the parts of a step are parts of the device's time. Elsewhere they are the
-time of day.
+waits for them, and the parts of a step are parts of the device's time. Elsewhere they are times of
+the host's clock.
 """
 
 from __future__ import annotations
@@ -75,6 +75,23 @@ class HostTimer:
         """Nothing to wait for."""
 
 
+class MpsTimer:
+    """Waits for the device at every stamp: the parts are right, the whole a little longer."""
+
+    def stamp(self) -> float:
+        """Seconds, once the device has done everything."""
+        torch.mps.synchronize()
+        return time.perf_counter()
+
+    def between_s(self, begin: float, end: float) -> float:
+        """Seconds."""
+        return end - begin
+
+    def settle(self) -> None:
+        """Waits for the device."""
+        torch.mps.synchronize()
+
+
 class CudaTimer:
     """The device's own stamps."""
 
@@ -95,6 +112,8 @@ class CudaTimer:
 
 def timer_of(device: torch.device) -> Timer:
     """The timer that fits the device."""
+    if device.type == "mps":
+        return MpsTimer()
     return CudaTimer() if device.type == "cuda" else HostTimer()
 
 
