@@ -51,6 +51,8 @@ class SupervisedTuning:
     label_smoothing: float = 0.0
     """Share of the target spread evenly over the vocabulary while it trains, as transformers does;
     held-out loss is that of the true token alone."""
+    has_loss_head: bool = False
+    """Whether the model takes ``targets`` and gives the summed loss in place of its logits."""
 
     def weight(self, row: TokenRow) -> int:
         """Trained tokens; the first token of a record is never predicted."""
@@ -58,18 +60,25 @@ class SupervisedTuning:
 
     def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
         """Cross-entropy summed over the batch's trained tokens: fp32 scalar."""
-        output = model(**batch.inputs, use_cache=False)
-        loss_sum = cross_entropy(
-            output.logits.float().flatten(0, -2),  # [*, K, V]
-            batch.targets.flatten(),
-            ignore_index=IGNORE_INDEX,
-            reduction="sum",
-            label_smoothing=self.label_smoothing if model.training else 0.0,
-        )
+        if self.has_loss_head and not self.label_smoothing:
+            output = model(**batch.inputs, targets=batch.targets, use_cache=False)
+            loss_sum: Tensor = output.logits
+        else:
+            output = model(**batch.inputs, use_cache=False)
+            loss_sum = self._loss_of(output.logits, batch.targets, is_training=model.training)
         if self.router_loss_scale is None:
             return loss_sum
         num_trained = (batch.targets != IGNORE_INDEX).sum()
         return loss_sum + self.router_loss_scale * num_trained * _router_loss(output).float()
+
+    def _loss_of(self, logits: Tensor, targets: Tensor, *, is_training: bool) -> Tensor:
+        return cross_entropy(
+            logits.float().flatten(0, -2),  # [*, K, V]
+            targets.flatten(),
+            ignore_index=IGNORE_INDEX,
+            reduction="sum",
+            label_smoothing=self.label_smoothing if is_training else 0.0,
+        )
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,11 @@ from ft.model.base import (
     load_config,
 )
 from ft.model.base_check import ADAPTER_CONFIG, read_adapter_config
+from ft.model.execution import Execution
 from ft.model.freeze import freeze_all_but
+from ft.model.frozen import shorten_linears
 from ft.model.hardware import Hardware
+from ft.model.head import fuse_head
 from ft.model.loaded import LoadedModel
 from ft.model.precision import Precision
 from ft.model.tokenizer import LoadedTokenizer, load_saved_tokenizer, load_tokenizer
@@ -92,10 +95,21 @@ def build_model(  # noqa: PLR0913  # the one door: each argument is a decision m
         notes += fold_experts(base.model, model)
     elif adapter.unfrozen_parameters:
         freeze_all_but(base.model, adapter.unfrozen_parameters)
-    if gradient_checkpointing:  # after peft, which would otherwise hook the embeddings for it
-        _recompute_every_layer(base.model)
     trained.train()
-    return LoadedModel(trained, tokenizer, precision, attention, hardware, base.revision, notes)
+    loaded = LoadedModel(trained, tokenizer, precision, attention, hardware, base.revision, notes)
+    prepare_execution(loaded)
+    if gradient_checkpointing:
+        _recompute_every_layer(base.model, loaded.execution)
+    return loaded
+
+
+def prepare_execution(loaded: LoadedModel) -> None:
+    """Puts a model that is to be trained on the short way: in its linears, its layers, its head."""
+    shorten_linears(loaded.model)
+    execution = Execution(loaded.model)
+    loaded.execution = execution if execution.layers else None
+    with loaded.autocast():
+        loaded.loss_head = fuse_head(loaded.model)
 
 
 def load_trained(
@@ -177,8 +191,11 @@ def _length_notes(config: Any, sequence_len: int | None) -> list[str]:
     ]
 
 
-def _recompute_every_layer(model: Any) -> None:
+def _recompute_every_layer(model: Any, execution: Execution | None) -> None:
     """Without reentrance, so that a frozen embedding needs no gradient for it."""
+    if execution is not None:
+        execution.set(recomputed_layers=range(len(execution.layers)), kept_layers=())
+        return
     renamed = getattr(model, "activation_checkpointing_enable", None)  # transformers 5.2x
     (renamed or model.gradient_checkpointing_enable)({"use_reentrant": False})
 

@@ -17,7 +17,9 @@ from transformers import AutoModelForCausalLM
 import ft.model.patches  # noqa: F401  # first: peft imports bitsandbytes
 from ft.model.attention import Attention
 from ft.model.base_check import ADAPTER_WEIGHTS
+from ft.model.execution import Execution
 from ft.model.hardware import Hardware
+from ft.model.head import LossHead
 from ft.model.host_copies import HostCopies
 from ft.model.hub import explained
 from ft.model.methods import Attached, attach
@@ -46,6 +48,10 @@ class LoadedModel:
     base_revision: str | None = None
     """The hub's commit of the base; None for a local folder."""
     notes: list[str] = field(default_factory=list)
+    execution: Execution | None = None
+    """How its decoder layers run; None for use, and for models that are built in another way."""
+    loss_head: LossHead | None = None
+    """The head that gives the loss for ``targets=``; None where it gives logits only."""
     attached: Attached = field(init=False)
     """What the adapter does beside forward and backward passes."""
 

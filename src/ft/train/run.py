@@ -288,7 +288,10 @@ def _objective(spec: RunSpec, layout: Layout, model: LoadedModel) -> Objective:
     """What is minimized."""
     training = spec.training
     objective: Objective = SupervisedTuning(
-        layout, router_loss_scale(model.model.config), training.label_smoothing_factor
+        layout,
+        router_loss_scale(model.model.config),
+        label_smoothing=training.label_smoothing_factor,
+        has_loss_head=model.loss_head is not None,
     )
     if training.neftune_noise_alpha:
         embedding = model.model.get_input_embeddings()

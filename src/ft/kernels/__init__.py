@@ -1,0 +1,9 @@
+"""Ops: each a file with its eager definition, its fused or memory-saving form, one public function.
+
+four_bit              NF4 and FP4 weights as bitsandbytes packs them, back in the compute format
+frozen_linear         a product with a weight that gets no gradient and is never kept by autograd
+lora_linear           frozen product plus low-rank update
+linear_cross_entropy  head and loss in one, without the logits of all tokens at once
+
+Nothing here knows of models or configs, and torch is the only library.
+"""

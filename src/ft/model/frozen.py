@@ -1,0 +1,174 @@
+"""Linear layers whose weight is frozen, on the short way: ours in place of the libraries' forwards.
+
+The class of each instance is exchanged for a subclass; names, parameters and files stay PEFT's and
+bitsandbytes', and whatever is not the plain case (a merged or disabled adapter, a variant of LoRA)
+goes the library's way. What is gained: no work that a compiler cannot see through, no copy, one
+addition fused into a product, and a place for the dequantized weight while memory allows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import ft.model.patches  # noqa: F401  # first: peft imports bitsandbytes
+from ft.kernels.four_bit import FourBitWeight, dequantize
+from ft.kernels.frozen_linear import frozen_linear
+from ft.kernels.lora_linear import lora_linear
+
+# isort: split
+import bitsandbytes as bnb
+from peft.tuners.lora.bnb import Linear4bit as LoraLinear4bit
+from peft.tuners.lora.layer import Linear as LoraLinear
+from peft.tuners.lora.layer import LoraLayer
+
+
+def shorten_linears(model: nn.Module) -> int:
+    """Exchanges the classes of a model's frozen linear layers that are the plain case, in place.
+
+    Returns:
+        How many there were.
+    """
+    inner: set[int] = set()
+    num_exchanged = 0
+    for module in list(model.modules()):
+        if id(module) in inner:
+            continue
+        if isinstance(module, LoraLayer):
+            inner.add(id(module.get_base_layer()))
+        num_exchanged += _exchange(module)
+    return num_exchanged
+
+
+def hold_weights(part: nn.Module, *, dequantized: bool) -> int:
+    """Keeps the weights of a part of the model in the compute format, or lets them go again.
+
+    The copies are bit for bit what is otherwise dequantized in each pass.
+
+    Returns:
+        Bytes of the copies.
+    """
+    num_bytes = 0
+    for module in part.modules():
+        if isinstance(module, _PackedHolder):
+            module.hold(dequantized)
+            held = module.held_weight
+            num_bytes += 0 if held is None else held.numel() * held.element_size()
+    return num_bytes
+
+
+def packed_weight(layer: Any) -> FourBitWeight:
+    """What a bitsandbytes layer of 4 bits holds: the same tensors, no copies."""
+    state = layer.weight.quant_state
+    nested = state.state2 if state.nested else None
+    return FourBitWeight(
+        codes=layer.weight.data,
+        scales=state.absmax,
+        scale_values=None if nested is None else nested.code,
+        scale_scales=None if nested is None else nested.absmax,
+        scale_offset=None if nested is None else state.offset,
+        scale_block=0 if nested is None else nested.blocksize,
+        block=state.blocksize,
+        kind=state.quant_type,
+        shape=tuple(state.shape),
+        dtype=state.dtype,
+    )
+
+
+class _PackedHolder:
+    """A layer with a 4-bit weight, and for a while with what that stands for."""
+
+    held_weight: Tensor | None = None
+    _packed: FourBitWeight | None = None
+
+    def hold(self, dequantized: bool) -> None:
+        packed = packed_weight(self._four_bit_layer())
+        object.__setattr__(self, "_packed", packed)
+        object.__setattr__(self, "held_weight", dequantize(packed) if dequantized else None)
+
+    def _four_bit_layer(self) -> Any:
+        raise NotImplementedError
+
+    def _weight(self) -> Tensor | FourBitWeight:
+        if self.held_weight is not None:
+            return self.held_weight
+        assert self._packed is not None
+        return self._packed
+
+
+class _ShortLora:
+    """The forward of a layer with one plain adapter."""
+
+    def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if args or kwargs or self._disable_adapters or self.merged_adapters:
+            output: Tensor = super().forward(x, *args, **kwargs)  # type: ignore[misc]
+            return output
+        name = self._active_adapter[0]
+        dropout = self.lora_dropout[name]
+        return lora_linear(
+            _in_compute_format(x),
+            self._weight(),
+            self.base_layer.bias,
+            self.lora_A[name].weight,
+            self.lora_B[name].weight,
+            scaling=self.scaling[name],
+            dropout_p=dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0,
+        )
+
+
+class _ShortLoraLinear(_ShortLora, LoraLinear):  # type: ignore[misc]
+    def _weight(self) -> Tensor:
+        weight: Tensor = self.base_layer.weight
+        return weight
+
+
+class _ShortLora4bit(_PackedHolder, _ShortLora, LoraLinear4bit):  # type: ignore[misc]
+    def _four_bit_layer(self) -> Any:
+        return self.base_layer
+
+
+class _ShortLinear4bit(_PackedHolder, bnb.nn.Linear4bit):  # type: ignore[misc]
+    def forward(self, x: Tensor) -> Tensor:
+        return frozen_linear(_in_compute_format(x), self._weight(), self.bias)
+
+    def _four_bit_layer(self) -> Any:
+        return self
+
+
+_SHORT = {
+    LoraLinear: _ShortLoraLinear,
+    LoraLinear4bit: _ShortLora4bit,
+    bnb.nn.Linear4bit: _ShortLinear4bit,
+}
+
+
+def _exchange(module: nn.Module) -> bool:
+    short = _SHORT.get(type(module))
+    if short is None or (isinstance(module, LoraLayer) and not _is_plain(module)):
+        return False
+    short.__name__ = type(module).__name__  # what libraries and messages call it
+    module.__class__ = short
+    if isinstance(module, _PackedHolder):
+        module.hold(False)
+    return True
+
+
+def _is_plain(layer: Any) -> bool:
+    """Whether the layer computes the plain equation, with one adapter."""
+    base = layer.base_layer
+    return bool(
+        type(base) in (nn.Linear, bnb.nn.Linear4bit)
+        and list(layer.lora_A) == list(layer.active_adapters)
+        and len(layer.lora_A) == 1
+        and not layer.lora_variant
+        and not any(layer.lora_bias.values())
+        and not layer.fan_in_fan_out
+        and not base.weight.requires_grad
+    )
+
+
+def _in_compute_format(x: Tensor) -> Tensor:
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x

@@ -1,0 +1,58 @@
+"""LoRA against its equation, forward and gradients."""
+
+import pytest
+import torch
+
+from ft.kernels.lora_linear import lora_linear, lora_linear_eager
+
+NUM_IN, NUM_OUT, RANK = 24, 40, 4
+
+
+def operands(dtype=torch.float64, *, with_bias):
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    x = draw(2, 7, NUM_IN).requires_grad_()
+    a, b = draw(RANK, NUM_IN).requires_grad_(), draw(NUM_OUT, RANK).requires_grad_()
+    return x, draw(NUM_OUT, NUM_IN), draw(NUM_OUT) if with_bias else None, a, b
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_is_the_equation_with_its_gradients(with_bias):
+    results = []
+    for function in (lora_linear, lora_linear_eager):
+        x, weight, bias, a, b = operands(with_bias=with_bias)
+        y = function(x, weight, bias, a, b, scaling=0.5)
+        y.sin().sum().backward()
+        assert weight.grad is None
+        results.append((y.detach(), x.grad, a.grad, b.grad))
+    for got, expected in zip(*results, strict=True):
+        torch.testing.assert_close(got, expected)
+
+
+def test_factors_in_fp32_are_cast_and_get_gradients_in_fp32():
+    x, weight, _, a, b = operands(torch.bfloat16, with_bias=False)
+    a, b = (t.detach().float().requires_grad_() for t in (a, b))
+    y = lora_linear(x, weight, None, a, b, scaling=0.5)
+    y.float().square().sum().backward()
+    assert y.dtype == x.grad.dtype == torch.bfloat16
+    assert a.grad.dtype == b.grad.dtype == torch.float32
+    exact = [t.detach().double() for t in (x, weight, a, b)]
+    expected = lora_linear_eager(exact[0], exact[1], None, *exact[2:], scaling=0.5)
+    torch.testing.assert_close(y.double(), expected, rtol=2e-2, atol=0.2)
+
+
+def test_dropout_touches_the_update_only_and_is_unbiased():
+    x, weight, _, a, b = operands(with_bias=False)
+    torch.manual_seed(0)
+    frozen = x @ weight.t()
+    update = lora_linear(x, weight, None, a, b, scaling=2.0) - frozen
+    zero = lora_linear(x, weight, None, a, torch.zeros_like(b), scaling=2.0, dropout_p=0.5)
+    torch.testing.assert_close(zero, frozen)
+    draws = [
+        lora_linear(x, weight, None, a, b, scaling=2.0, dropout_p=0.5) - frozen for _ in range(3000)
+    ]
+    mean = torch.stack(draws).mean(dim=0)
+    assert (mean - update).norm() / update.norm() < 0.05
