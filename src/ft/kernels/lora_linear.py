@@ -16,7 +16,7 @@ from ft.kernels.four_bit import FourBitWeight
 from ft.kernels.frozen_linear import frozen_linear
 
 
-def lora_linear(  # noqa: PLR0913 - the operands of one equation
+def lora_linear(
     x: Tensor,
     weight: Tensor | FourBitWeight,
     bias: Tensor | None,

@@ -10,11 +10,14 @@ graph. It is used where gradients are made; evaluation and generation run as the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any
 
 import torch
+import torch._functorch.config as functorch_config
+import torch.compiler.config as compiler_config
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -24,6 +27,9 @@ from ft.model.frozen import hold_weights
 _TOKEN_DIMS = {1: (0,), 2: (0, 1), 3: (0, 1), 4: (0, 2, 3)}
 """By a layer input's number of dimensions, those that count records or tokens: boundaries [N+1];
 positions [B, T]; hidden states [B, T, H] and rotations [B, T, D]; a mask [B, 1, T, T]."""
+
+_LENGTHS = "L['kwargs']['max_length_q'],L['kwargs']['max_length_k']"
+"""As the compiler names them: where the plain numbers among a layer's inputs come from."""
 
 _NUM_PASSES_MARKED = 4
 """Passes whose inputs are marked as of varying length: compilation happens in the first ones."""
@@ -38,9 +44,10 @@ class Execution:
         self.recomputed_layers: frozenset[int] = frozenset()
         self.kept_layers: frozenset[int] = frozenset()
         self._compiled: Callable[..., Any] | None = None
+        self._on_failure: Callable[[str], None] | None = None
         self._num_calls = 0
         for number, layer in enumerate(self.layers):
-            layer.__class__ = _planned(type(layer))
+            layer.__class__ = _planned(type(layer))  # type: ignore[arg-type]  # classes hash
             layer.__dict__["_execution"] = self
             layer.__dict__["_number"] = number
 
@@ -68,15 +75,24 @@ class Execution:
             for number, layer in enumerate(self.layers)
         )
 
-    def compile(self, is_wanted: bool = True, **options: Any) -> None:
+    def compile(
+        self,
+        is_wanted: bool = True,
+        *,
+        on_failure: Callable[[str], None] | None = None,
+        **options: Any,
+    ) -> None:
         """Compiles the layers at their next calls, or runs them as they are again.
 
         Args:
             is_wanted: False for as they are.
+            on_failure: Told why the layers cannot be compiled; they then run as they are. None
+                raises.
             options: Of ``torch.compile``.
         """
         self._num_calls = 0
-        self._compiled = torch.compile(_run_layer, **options) if is_wanted else None
+        self._on_failure = on_failure
+        self._compiled = torch.compile(_run_layer, fullgraph=True, **options) if is_wanted else None
 
     def run(self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """One layer's forward pass."""
@@ -84,14 +100,32 @@ class Execution:
             return _run_layer(layer, args, kwargs)
         function = _run_layer
         if self._compiled is not None:
-            function = self._compiled
             args = _with_gradient(args)
+            function = self._compiled
             if self._num_calls < _NUM_PASSES_MARKED * len(self.layers):
                 self._num_calls += 1
-                _mark_token_dims((args, kwargs))
+                function = self._compile_or_run
         if layer.__dict__["_number"] in self.recomputed_layers:
             return checkpoint(function, layer, args, kwargs, use_reentrant=False)
         return function(layer, args, kwargs)
+
+    def _compile_or_run(self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call that may have to compile: with its backward pass, and not at the run's peril."""
+        if self._compiled is None:
+            return _run_layer(layer, args, kwargs)
+        _mark_token_dims((args, kwargs))
+        try:
+            with _compiling_once():
+                return self._compiled(layer, args, kwargs)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            if self._on_failure is None:
+                raise
+            self._compiled = None
+            first_line = (str(error).strip().splitlines() or [""])[0]
+            self._on_failure(f"{type(error).__name__}: {first_line}")
+            return _run_layer(layer, args, kwargs)
 
 
 def decoder_layers(model: nn.Module) -> list[nn.Module]:
@@ -134,6 +168,21 @@ def _with_gradient(args: tuple[Any, ...]) -> tuple[Any, ...]:
     if args and isinstance(args[0], Tensor) and not args[0].requires_grad:
         return (args[0].detach().requires_grad_(), *args[1:])
     return args
+
+
+@contextmanager
+def _compiling_once() -> Iterator[None]:
+    """Both passes at once, and for all lengths.
+
+    The backward pass is else compiled when it comes, where nobody could run it otherwise; the
+    longest record's length, a plain number, else counts as a constant until it has changed.
+    """
+    with ExitStack() as settings:
+        if hasattr(functorch_config, "force_non_lazy_backward_lowering"):
+            settings.enter_context(functorch_config.patch(force_non_lazy_backward_lowering=True))
+        if hasattr(compiler_config, "dynamic_sources"):
+            settings.enter_context(compiler_config.patch(dynamic_sources=_LENGTHS))  # type: ignore[attr-defined]
+        yield
 
 
 def _mark_token_dims(value: Any) -> None:

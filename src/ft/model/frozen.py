@@ -137,7 +137,7 @@ class _ShortLinear4bit(_PackedHolder, bnb.nn.Linear4bit):  # type: ignore[misc]
         return self
 
 
-_SHORT = {
+_SHORT: dict[Any, Any] = {
     LoraLinear: _ShortLoraLinear,
     LoraLinear4bit: _ShortLora4bit,
     bnb.nn.Linear4bit: _ShortLinear4bit,
@@ -145,7 +145,7 @@ _SHORT = {
 
 
 def _exchange(module: nn.Module) -> bool:
-    short = _SHORT.get(type(module))
+    short: Any = _SHORT.get(type(module))
     if short is None or (isinstance(module, LoraLayer) and not _is_plain(module)):
         return False
     short.__name__ = type(module).__name__  # what libraries and messages call it

@@ -39,9 +39,22 @@ class LossHead(nn.Linear):
             hidden.flatten(0, -2), self.weight, targets, softmax=self.softmax
         )
 
-    def compile_softmax(self, is_wanted: bool) -> None:
-        """Compiles what lies between the head's products."""
-        self.softmax = torch.compile(loss_and_gradient, dynamic=True) if is_wanted else None
+    def compile_softmax(self) -> None:
+        """Compiles what lies between the head's products; it goes on as it is if that fails."""
+        compiled = torch.compile(loss_and_gradient)
+
+        def softmax(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+            for rows in (logits, targets):
+                torch._dynamo.maybe_mark_dynamic(rows, 0)
+            try:
+                return compiled(logits, targets)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception:  # noqa: BLE001 - whatever a compiler comes to, training goes on
+                self.softmax = loss_and_gradient
+                return loss_and_gradient(logits, targets)
+
+        self.softmax = softmax
 
 
 def fuse_head(model: Any) -> LossHead | None:
@@ -54,8 +67,8 @@ def fuse_head(model: Any) -> LossHead | None:
         The head; None if the model stays as it was.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    head = _active(base.get_output_embeddings())
-    if type(head) is not nn.Linear or head.bias is not None:
+    head: Any = _active(base.get_output_embeddings())
+    if type(head) is not nn.Linear or getattr(head, "bias", None) is not None:
         return None
     was_training = model.training
     model.eval()

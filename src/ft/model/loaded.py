@@ -94,6 +94,19 @@ class LoadedModel:
         """Names and tensors that the optimizer steps; a tied one once."""
         return [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
 
+    def compile(self, on_failure: Callable[[str], None]) -> None:
+        """Compiles, at their first calls, the decoder layers and the softmax of the loss.
+
+        Args:
+            on_failure: Told why, if the layers cannot be compiled; they then run as they are.
+        """
+        if self.execution is None:
+            on_failure("the model is not built of layers that transformers could recompute")
+            return
+        self.execution.compile(on_failure=on_failure)
+        if self.loss_head is not None:
+            self.loss_head.compile_softmax()
+
     def autocast(self) -> AbstractContextManager[Any]:
         """The context that forward passes run in."""
         if self.precision.autocast == "no":

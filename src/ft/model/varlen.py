@@ -12,6 +12,7 @@ padded batches (batched generation) run with sdpa, see ``LoadedModel.inference``
 from __future__ import annotations
 
 import inspect
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -20,6 +21,13 @@ from torch.nn import functional
 from transformers import AttentionInterface
 
 from ft.model.attention import VARLEN
+
+varlen_attn: Any = None
+with suppress(ImportError):  # it is there in torch 2.10 and later
+    from torch.nn.attention.varlen import varlen_attn
+
+_KNOWS_GROUPED_QUERIES = varlen_attn and "enable_gqa" in inspect.signature(varlen_attn).parameters
+"""Whether the kernel takes fewer key heads than query heads: torch 2.12 and later."""
 
 _UNKNOWN_MATHS = ("softcap", "s_aux", "position_bias")
 """Arguments of other models' attention that would change the result and are not computed here."""
@@ -114,13 +122,11 @@ def _kernel_attention(
     window: tuple[int, int],
     scaling: float | None,
 ) -> Tensor:
-    from torch.nn.attention.varlen import varlen_attn  # CUDA builds of torch 2.10 and later only
-
     # Rotary embeddings in fp32 leave query and key in fp32 under autocast, the value in half.
     dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else value.dtype
     q_TH, k_TG, v_TG = (x[0].transpose(0, 1).to(dtype) for x in (query, key, value))
     extras: dict[str, Any] = {}
-    if "enable_gqa" in inspect.signature(varlen_attn).parameters:  # torch 2.12 and later
+    if _KNOWS_GROUPED_QUERIES:
         extras["enable_gqa"] = True
     else:
         k_TG, v_TG = (_repeat_heads(x, query.shape[1], dim=1) for x in (k_TG, v_TG))

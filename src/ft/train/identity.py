@@ -163,6 +163,7 @@ ASKED_KEYS = frozenset(
         "adam_epsilon",
         "max_grad_norm",
         "gradient_checkpointing",
+        "torch_compile",
         "seed",
         "deterministic",
         "load_best_model_at_end",

@@ -224,7 +224,13 @@ def _load_model(
         attention_reason=model.attention.reason,
         notes=list(model.notes),
     )
+    wants_compilation = spec.training.torch_compile
+    if hardware.kind == "cuda" if wants_compilation == "auto" else wants_compilation:
+        model.compile(lambda why: teller.tell("line", text=_NOT_COMPILED.format(why=why)))
     return model
+
+
+_NOT_COMPILED = "note: the layers run uncompiled, and slower: {why}"
 
 
 def _assemble(

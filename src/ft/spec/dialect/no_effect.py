@@ -69,7 +69,7 @@ NO_EFFECT: dict[str, str] = {
     "trust_remote_code": "code from a model repository is never run; a checkpoint that needs it "
     "is an error when it is loaded",
     **dict.fromkeys(
-        ["torch_compile", "torch_compile_backend", "torch_compile_mode", "torch_compile_options",
+        ["torch_compile_backend", "torch_compile_mode", "torch_compile_options",
          "flex_attn_compile_kwargs", "gemma4_hybrid_attn_impl", "large_head_attention",
          "flash_attn_d512", "sdpa_varlen", "batch_flattening", "tiled_mlp", "tiled_mlp_num_shards",
          "tiled_mlp_use_original_mlp", "activation_offloading", "layer_offloading",

@@ -137,6 +137,11 @@ class TrainingSpec(Section):
     gradient_checkpointing: bool | Literal["always"] = Field(
         False, description="Recompute activations in the backward pass: less memory, more time."
     )
+    torch_compile: bool | Literal["auto"] = Field(
+        "auto",
+        description="Compile the decoder layers, once for all of them; auto = on CUDA. The "
+        "compiled code is kept for later runs.",
+    )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
         42, description="Seed of order and dropout."
     )
