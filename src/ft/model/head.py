@@ -87,7 +87,9 @@ def _fused_if_alike(model: Any, head: Any) -> LossHead | None:
     watch.remove()
     if len(seen) != 1 or not torch.equal(seen[0][1].float(), logits.float()):
         return None
-    expected = linear_cross_entropy_eager(seen[0][0][0], head.weight, ids[0])
+    hidden = seen[0][0].flatten(0, -2)
+    targets = torch.arange(len(hidden), device=ids.device)
+    expected = linear_cross_entropy_eager(hidden, head.weight, targets)
     head.__class__ = LossHead
     hooks = (
         model.register_forward_pre_hook(_take_targets, with_kwargs=True),
@@ -95,7 +97,7 @@ def _fused_if_alike(model: Any, head: Any) -> LossHead | None:
     )
     model.__dict__["_loss_head"] = head
     try:
-        loss = model(input_ids=ids, targets=ids, use_cache=False).logits
+        loss = model(input_ids=ids, targets=targets, use_cache=False).logits
         is_alike = torch.allclose(loss, expected, rtol=_TOLERANCE)
     except (RuntimeError, IndexError, ValueError, TypeError):  # it looks into its logits
         is_alike = False
