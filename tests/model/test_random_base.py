@@ -17,7 +17,9 @@ SAVED = {
 
 
 def facts(tensor):
-    return type(tensor), tensor.dtype, tensor.shape, tensor.device, tensor.requires_grad
+    stands_for = getattr(getattr(tensor, "quant_state", None), "dtype", None)
+    kind = type(tensor), tensor.dtype, stands_for
+    return *kind, tensor.shape, tensor.device, tensor.requires_grad
 
 
 @pytest.mark.parametrize("name", SAVED)

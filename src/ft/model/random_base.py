@@ -51,6 +51,8 @@ def draw_base(
     if quantization is not None:
         quantizer = AutoHfQuantizer.from_config(quantization, pre_quantized=False)
         quantizer.preprocess_model(model=model, device_map={"": device}, dtype=dtype)
+        for weight in model.parameters():  # its new layers come in fp32, and what they hold is
+            weight.data = weight.data.to(dtype)  # dequantized to the format it was quantized from
     generators = [draws_on] if draws_on.type == "cuda" else []
     with torch.no_grad(), torch.random.fork_rng(devices=generators):
         torch.manual_seed(seed)
