@@ -97,6 +97,19 @@ def test_packs_of_synthetic_records(tiny_llama, tmp_path):
     assert 0.6 * 1024 < record["tokens_per_step"] <= 1024
 
 
+@pytest.mark.gpu
+def test_on_a_card_the_kernels_are_told_apart(shape_only, tmp_path):
+    config = write_config(tmp_path, shape_only, adapter="qlora", load_in_4bit=True, bf16=True)
+    record = bench(config, Records.SHORT, num_steps=3)
+    assert record["num_steps"] == 3, "the profiled step does not count"
+    assert record["passes_per_step"] == 1, "records end to end"
+    assert record["kernels"]["by_kind_s"]["matrix products"] > 0
+    assert record["kernels"]["by_kind_s"]["attention"] > 0
+    assert 0 < record["kernels"]["share_of_step"] < 1.5
+    assert record["peak_memory_bytes"] < 2**30
+    assert sum(record["parts"].values()) == pytest.approx(1)
+
+
 def test_what_is_at_hand(tiny_llama, shape_only, tmp_path):
     own = load_spec(write_config(tmp_path, tiny_llama))
     assert settled(Records.AT_HAND, own) == Records.OWN

@@ -35,6 +35,9 @@ from ft.bench.kernel_time import kind_of, read_kernels, sum_up
             "elementwise and triton",
         ),
         ("triton_red_fused__to_copy_add_mean_mul_pow_rsqrt_0", "elementwise and triton"),
+        ("triton_poi_fused_mm_scaled_dot_product_flash_attention_3", "elementwise and triton"),
+        ("triton_tem_fused_mm_t_7", "matrix products"),
+        ("_dequantize_nf4_kernel", "dequantization"),
         ("something_nobody_knows", "other"),
     ],
 )

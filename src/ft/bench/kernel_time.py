@@ -10,14 +10,16 @@ from typing import Any
 
 from torch._C._autograd import DeviceType
 
+_ELEMENTWISE = "elementwise and triton"
 _KINDS: tuple[tuple[str, str], ...] = (
+    (_ELEMENTWISE, r"^triton_(poi|red|per)_"),  # inductor's, named after all that they follow on
     ("attention", r"flash|fmha|attention|sdpa"),
     ("dequantization", r"dequant|gemm_4bit|gemv_4bit|nf4|quantize_?blockwise|kquantize"),
     ("matrix products", r"gemm|gemv|cutlass|cublas|nvjet|wgmma|xmma|splitk|_mm_|matmul"),
     ("optimizer", r"multi_tensor|optimizer|adam"),
     ("copies", r"memcpy|memset|direct_copy|catarray|copy_kernel"),
     (
-        "elementwise and triton",
+        _ELEMENTWISE,
         r"elementwise|triton|reduce|softmax|norm|rotary|index|gather|scatter",
     ),
 )
