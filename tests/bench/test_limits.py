@@ -14,7 +14,7 @@ SHAPE = PassShape(num_tokens=64, num_trained_tokens=16, num_records=2)
 @pytest.fixture(scope="module")
 def workload(tmp_path_factory):
     config = AutoConfig.from_pretrained(save_tiny_llama(tmp_path_factory.mktemp("base")))
-    return read_workload(config, (), 0)
+    return read_workload(config, {})
 
 
 def test_every_rate_is_measured_on_the_device(workload):

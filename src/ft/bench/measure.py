@@ -153,11 +153,8 @@ def _run_in(claimed: ClaimedRun, options: BenchOptions, teller: Teller) -> _Ran:
     loop.watch = clock
     loop.settings = dataclasses.replace(loop.settings, saves=False)
     loop.run(StopRequest())
-    trained = built.model.trainable_parameters()
-    in_adapter = [parameter.numel() for name, parameter in trained if "lora_" in name]
-    workload = read_workload(
-        load_config(spec.model), {name for name, _ in trained}, sum(in_adapter)
-    )
+    sizes = {name: weight.numel() for name, weight in built.model.trainable_parameters()}
+    workload = read_workload(load_config(spec.model), sizes)
     return _Ran(
         clock,
         _pass_shape(clock, built),

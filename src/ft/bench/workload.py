@@ -9,7 +9,7 @@ have no time of their own in a ceiling; norms, RoPE, activations, the loss, the 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,22 +110,24 @@ class PassShape:
         return self.num_tokens / self.num_records
 
 
-def read_workload(config: Any, trained: Collection[str], num_adapter_parameters: int) -> Workload:
+def read_workload(config: Any, trained: Mapping[str, int]) -> Workload:
     """A model's workload.
 
     Args:
         config: transformers' config.
-        trained: Names of the parameters that are trained, as peft or transformers name them.
-        num_adapter_parameters: Those among them that are no parameters of the base.
+        trained: Sizes of the parameters that are trained, by the names of peft or transformers;
+            one that the base does not have is the adapter's.
     """
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     head = model.get_output_embeddings()
-    names = {plain_name(name) for name in trained}
+    own = dict(model.named_parameters())
+    sizes = {plain_name(name): size for name, size in trained.items()}
     shapes: Counter[tuple[int, int, bool, bool]] = Counter()
-    for name, module in model.named_modules():
+    trained_weights = {id(own[name]) for name in sizes if name in own}  # a tied one is one
+    for module in model.modules():
         if isinstance(module, nn.Linear):
-            is_trained = f"{name}.weight" in names
+            is_trained = id(module.weight) in trained_weights
             shapes[module.in_features, module.out_features, module is head, is_trained] += 1
     products = tuple(
         Product(size_in, size_out, count, is_head, is_trained)
@@ -134,7 +136,8 @@ def read_workload(config: Any, trained: Collection[str], num_adapter_parameters:
     has_experts = any(
         "experts" in name and weight.ndim == 3 for name, weight in model.named_parameters()
     )
-    return Workload(products, _attention(config), num_adapter_parameters, has_experts)
+    in_adapter = sum(size for name, size in sizes.items() if name not in own)
+    return Workload(products, _attention(config), in_adapter, has_experts)
 
 
 def plain_name(name: str) -> str:
