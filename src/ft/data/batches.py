@@ -18,7 +18,7 @@ one of ones, would switch that off without a word. Pad tokens are one more recor
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from ft.data.segments import IGNORE_INDEX
+from ft.data.values import WEIGHT, Values, flat_values, join_values, padded_values
 
 
 class TokenRow(Protocol):
@@ -46,11 +47,13 @@ class PackedRow:
         input_ids: int32 [T].
         labels: int32 [T]; a record's first is ignored, as no other record predicts it.
         record_lengths: Tokens of each record.
+        values: What else is known of each token, if anything.
     """
 
     input_ids: npt.NDArray[np.int32]
     labels: npt.NDArray[np.int32]
     record_lengths: tuple[int, ...]
+    values: Values = field(default_factory=dict)
 
 
 def join(records: Sequence[TokenRow]) -> TokenRow:
@@ -60,7 +63,8 @@ def join(records: Sequence[TokenRow]) -> TokenRow:
     lengths = tuple(len(record.input_ids) for record in records)
     labels = np.concatenate([record.labels for record in records])
     labels[np.cumsum((0, *lengths[:-1]))] = IGNORE_INDEX
-    return PackedRow(np.concatenate([record.input_ids for record in records]), labels, lengths)
+    input_ids = np.concatenate([record.input_ids for record in records])
+    return PackedRow(input_ids, labels, lengths, join_values(records))
 
 
 def record_lengths(row: TokenRow) -> tuple[int, ...]:
@@ -78,6 +82,14 @@ class Batch:
     """int64 [*, K], aligned with the logits [*, K, V] that these inputs give; -100 is ignored."""
     num_tokens: int
     """Tokens of records, pad tokens not counted."""
+    values: dict[str, Tensor] = field(default_factory=dict)
+    """[*, K, ...] by name: what else is known of the tokens that are predicted."""
+
+    def weight_sum(self) -> Tensor:
+        """What the batch counts in the mean: its trained tokens, or the sum of their weights."""
+        is_trained = self.targets != IGNORE_INDEX
+        weights = self.values.get(WEIGHT)
+        return is_trained.sum() if weights is None else (weights * is_trained).sum()
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device."""
@@ -85,7 +97,9 @@ class Batch:
             name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
             for name, value in self.inputs.items()
         }
-        return Batch(inputs, self.targets.to(device, non_blocking=True), self.num_tokens)
+        values = {n: value.to(device, non_blocking=True) for n, value in self.values.items()}
+        targets = self.targets.to(device, non_blocking=True)
+        return Batch(inputs, targets, self.num_tokens, values)
 
 
 class Layout(Protocol):
@@ -163,7 +177,8 @@ def padded_batch(rows: Sequence[TokenRow], pad_token_id: int, num_leading_logits
         "logits_to_keep": torch.from_numpy(kept + num_leading_logits),
     }
     num_tokens = sum(len(row.input_ids) for row in rows)
-    return Batch(inputs, torch.from_numpy(targets[:, kept]), num_tokens)
+    values = padded_values(rows, width, kept)
+    return Batch(inputs, torch.from_numpy(targets[:, kept]), num_tokens, values)
 
 
 def _what_tells_rows_apart(rows: Sequence[TokenRow], width: int) -> dict[str, Tensor]:
@@ -192,7 +207,8 @@ def flat_batch(rows: Sequence[TokenRow]) -> Batch:
         "max_length_k": max(lengths),
         "logits_to_keep": torch.from_numpy(kept),
     }
-    return Batch(inputs, torch.from_numpy(targets[kept].astype(np.int64))[None], len(input_ids))
+    kept_targets = torch.from_numpy(targets[kept].astype(np.int64))[None]
+    return Batch(inputs, kept_targets, len(input_ids), flat_values(rows, kept))
 
 
 def _positions(lengths: Sequence[int]) -> npt.NDArray[np.int64]:

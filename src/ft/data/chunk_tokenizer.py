@@ -20,6 +20,7 @@ from ft.data.store_builder import Rows
 from ft.data.strategy import build_strategy
 from ft.data.strategy_file import StrategySource
 from ft.data.tokenize import tokenize
+from ft.data.weights import record_weight
 from ft.spec.runspec import DatasetSpec
 
 if TYPE_CHECKING:
@@ -80,12 +81,14 @@ class ChunkTokenizer:
         """The rows of a chunk.
 
         Raises:
-            UserError: A record is too long, and `excess_length_strategy` is raise.
+            UserError: A record is too long, and `excess_length_strategy` is raise; or its weight
+                is no number from 0 up.
         """
         recipe = self._recipe
         judge = Judge(recipe.spec.path, recipe.options, recipe.excess, self._end_ids)
         records: list[Record] = []
         rendered: list[Rendered] = []
+        weights: list[float] = []
         for raw in chunk.records():
             judge.report.num_read += 1
             if isinstance(raw, BrokenRecord):
@@ -93,14 +96,21 @@ class ChunkTokenizer:
                 judge.report.drop(Drop(reason, raw.origin, raw.detail))
                 continue
             try:
-                rendered.append(self._strategy.render(raw.fields))
+                weight = record_weight(raw, recipe.spec.field_weight)
+                made = self._strategy.render(raw.fields)
             except RecordError as error:
                 judge.drop(raw, error.reason, error.detail)
             else:
+                if not weight:
+                    judge.drop(raw, "a weight of 0", "", is_consented=True)
+                    continue
                 records.append(raw)
+                rendered.append(made)
+                weights.append(weight)
                 if token := self._control_tokens.first_in(raw.fields):
                     judge.report.note_control_token(token, raw.origin)
-        rows = judge.judge(records, tokenize(rendered, self._tokenizer))
+        tokens = tokenize(rendered, self._tokenizer)
+        rows = judge.judge(records, tokens, weights if recipe.spec.field_weight else None)
         return TokenizedChunk(rows, judge.report, judge.sample)
 
 

@@ -89,7 +89,11 @@ class Intake:
             path=spec.path,
             type=type_name(spec),
             is_heldout=is_heldout,
-            notes=[*self._source.notes, *_layout_notes(spec, options.tokenizer)],
+            notes=[
+                *self._source.notes,
+                *_layout_notes(spec, options.tokenizer),
+                *_weight_notes(spec),
+            ],
             strategy=_strategy_identity(self._resolved),
         )
 
@@ -197,6 +201,14 @@ def _layout_notes(spec: DatasetSpec, tokenizer: PreTrainedTokenizerBase) -> list
             f"({layout.no_input_format!r}), not by format"
         )
     return [note for note in notes if note is not None]
+
+
+def _weight_notes(spec: DatasetSpec) -> list[str]:
+    if spec.field_weight is None:
+        return []
+    return [
+        f"each record counts by its field {spec.field_weight!r}, and the loss is a mean over that"
+    ]
 
 
 def type_name(spec: DatasetSpec) -> str:

@@ -9,7 +9,7 @@ at one by one.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, dropwhile, islice, takewhile
 from typing import Any, Literal
 
@@ -61,12 +61,18 @@ class Judge:
         self.report = DatasetReport(path, "")
         self.sample: dict[str, Any] | None = None
 
-    def judge(self, records: Sequence[Record], made: Sequence[Sequence[Tokens]]) -> Rows:
+    def judge(
+        self,
+        records: Sequence[Record],
+        made: Sequence[Sequence[Tokens]],
+        weights: Sequence[float] | None = None,
+    ) -> Rows:
         """The rows, those that can't be used without tokens; counts the records.
 
         Args:
             records: In their order.
             made: What the tokenizer made of each.
+            weights: What each counts; None = 1.
 
         Raises:
             UserError: A row is too long, and `excess_length_strategy` is raise.
@@ -88,7 +94,10 @@ class Judge:
             fault = self._kinds[fault_of[owner]] if made[owner] else NOTHING_TRAINED
             self._drop_unfit(records[owner], made[owner], fault)
         places, sources = _places([record.origin for record in records])
-        return flat.rows(is_kept, places[owners], sources)
+        judged = flat.rows(is_kept, places[owners], sources)
+        if weights is None:
+            return judged
+        return replace(judged, weights=np.asarray(weights, np.float32)[owners])
 
     def drop(self, record: Record, reason: str, detail: str, *, is_consented: bool = False) -> None:
         """Counts a record that is lost."""

@@ -25,8 +25,9 @@ _TYPES = {
     "offsets": "<i8",
     "num_trained": "<i4",
     "places": "<i8",
+    "weights": "<f4",
 }
-_HASHED = ("input_ids", "labels", "offsets")
+_HASHED = ("input_ids", "labels", "offsets", "weights")
 """The columns that decide what is trained."""
 
 
@@ -41,6 +42,7 @@ class Rows:
         num_trained: int32 [n].
         places: int64 [n, 3]: as in a store, with these rows' own `sources`.
         sources: (data set, file) pairs.
+        weights: float32 [n]; None = 1 each.
     """
 
     input_ids: IntArray
@@ -49,6 +51,7 @@ class Rows:
     num_trained: IntArray
     places: LongArray
     sources: tuple[tuple[str, str], ...]
+    weights: npt.NDArray[np.float32] | None = None
 
 
 class TokenStoreBuilder:
@@ -76,6 +79,8 @@ class TokenStoreBuilder:
         self._columns["offsets"].append(self._num_tokens + np.cumsum(rows.lengths))
         self._columns["num_trained"].append(rows.num_trained)
         self._columns["places"].append(places)
+        ones = np.ones(len(rows.lengths), np.float32)
+        self._columns["weights"].append(ones if rows.weights is None else rows.weights)
         self._num_tokens += len(rows.input_ids)
 
     def build(self) -> TokenStore:

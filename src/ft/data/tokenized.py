@@ -9,10 +9,10 @@ TokenizedSet = a store and the order in which its rows are read
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -22,17 +22,24 @@ from ft.data.records import Origin
 IntArray = npt.NDArray[np.int32]
 LongArray = npt.NDArray[np.int64]
 
+WEIGHT = "weight"
+"""The values by which a token counts in the mean, fp32 [T]."""
+
 NO_LINE = -1
 """Stands for the line of a record whose format has none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row: int32 ids and labels of equal length, and where they came from."""
+    """One row: int32 ids and labels of equal length, where they came from, and what else is known.
+
+    `values` are those of ft.data.values.
+    """
 
     input_ids: IntArray
     labels: IntArray
     origin: Origin
+    values: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -45,8 +52,9 @@ class TokenStore:
         offsets: int64 [N + 1]; a row of no tokens stands for one that can't be used.
         num_trained: int32 [N]: trained tokens; a row's first is never predicted, so it counts not.
         places: int64 [N, 3]: index into `sources`, line (`NO_LINE` = none), row of the record.
+        weights: float32 [N]: what each token of a row counts in the mean of the loss.
         sources: (data set, file) pairs.
-        digest: sha256 over ids, labels and offsets.
+        digest: sha256 over ids, labels, offsets and weights.
     """
 
     input_ids: IntArray
@@ -54,6 +62,7 @@ class TokenStore:
     offsets: LongArray
     num_trained: IntArray
     places: LongArray
+    weights: npt.NDArray[np.float32]
     sources: tuple[tuple[str, str], ...]
     digest: str
 
@@ -64,6 +73,17 @@ class TokenStore:
     def lengths(self) -> LongArray:
         """Tokens of each row."""
         return np.diff(self.offsets)
+
+    @cached_property
+    def is_weighted(self) -> bool:
+        """Whether rows count otherwise than 1."""
+        return bool((self.weights != 1).any())
+
+    def values(self, index: int) -> Mapping[str, npt.NDArray[Any]]:
+        """What is known of a row's tokens beside their labels."""
+        if not self.is_weighted:
+            return {}
+        return {WEIGHT: np.full(self.lengths[index], self.weights[index], np.float32)}
 
     def origin(self, index: int) -> Origin:
         """Where a row came from."""
@@ -92,7 +112,10 @@ class TokenizedSet(Sequence[Example]):
         row = int(self._order[index])
         span = slice(int(self._store.offsets[row]), int(self._store.offsets[row + 1]))
         return Example(
-            self._store.input_ids[span], self._store.labels[span], self._store.origin(row)
+            self._store.input_ids[span],
+            self._store.labels[span],
+            self._store.origin(row),
+            self._store.values(row),
         )
 
     def __iter__(self) -> Iterator[Example]:

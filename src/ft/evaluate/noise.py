@@ -38,7 +38,7 @@ class WithEmbeddingNoise:
         """That of the objective."""
         return self.objective.layout
 
-    def weight(self, row: TokenRow) -> int:
+    def weight(self, row: TokenRow) -> float:
         """What the row counts in the objective."""
         return self.objective.weight(row)
 

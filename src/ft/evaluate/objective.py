@@ -28,8 +28,8 @@ class Objective(Protocol):
         """How its rows become forward passes."""
         ...
 
-    def weight(self, row: TokenRow) -> int:
-        """What the row counts in the mean: its trained tokens."""
+    def weight(self, row: TokenRow) -> float:
+        """What the row counts in the mean: its trained tokens, or what a record of it weighs."""
         ...
 
     def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -69,7 +69,7 @@ class SupervisedTuning:
         if self.router_loss_scale is None:
             return loss_sum
         num_trained = (batch.targets != IGNORE_INDEX).sum()
-        return loss_sum + self.router_loss_scale * num_trained * _router_loss(output).float()
+        return loss_sum + self.router_loss_scale * num_trained * router_loss(output).float()
 
     def _loss_of(self, logits: Tensor, targets: Tensor, *, is_training: bool) -> Tensor:
         return cross_entropy(
@@ -94,7 +94,7 @@ class Penalized:
         """The other's."""
         return self.objective.layout
 
-    def weight(self, row: TokenRow) -> int:
+    def weight(self, row: TokenRow) -> float:
         """The other's."""
         return self.objective.weight(row)
 
@@ -104,7 +104,7 @@ class Penalized:
         penalty = self.penalty() if model.training else None
         if penalty is None:
             return loss_sum
-        return loss_sum + (batch.targets != IGNORE_INDEX).sum() * penalty.float()
+        return loss_sum + batch.weight_sum() * penalty.float()
 
 
 def router_loss_scale(config: Any) -> float | None:
@@ -113,7 +113,12 @@ def router_loss_scale(config: Any) -> float | None:
     return text.router_aux_loss_coef if getattr(text, "output_router_logits", False) else None
 
 
-def _router_loss(output: Any) -> Tensor:
+def router_loss(output: Any) -> Tensor:
+    """The auxiliary loss of a mixture's router, as the model gives it.
+
+    Raises:
+        UserError: it gives none.
+    """
     loss = getattr(output, "aux_loss", None)
     if not isinstance(loss, Tensor):
         raise UserError(

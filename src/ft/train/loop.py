@@ -74,7 +74,8 @@ class StepResult:
     grad_norm: float
     learning_rate: float
     num_tokens: int
-    num_trained_tokens: int
+    num_trained_tokens: float
+    """What the step's records weigh: their trained tokens, or the sum of their weights."""
     step_time_s: float
     was_skipped: bool
 
@@ -177,7 +178,7 @@ class TrainingLoop:
             if self._is_due(settings.checkpoints) or is_last or state.is_stopped_early:
                 self._save()
             self._look_around(stop)
-            self.watch.end_step(result.num_tokens, result.num_trained_tokens)
+            self.watch.end_step(result.num_tokens, round(result.num_trained_tokens))
 
     # -- one optimizer step -------------------------------------------------------------------
 
@@ -238,7 +239,7 @@ class TrainingLoop:
         return batch
 
     def _forward_backward(
-        self, batch: Batch, num_trained: int, *, synchronize: bool
+        self, batch: Batch, num_trained: float, *, synchronize: bool
     ) -> torch.Tensor:
         """Adds the batch's gradient; processes average theirs, so each scales by their number."""
         with nullcontext() if synchronize else self.accelerator.no_sync(self.model):

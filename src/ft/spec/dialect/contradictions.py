@@ -27,6 +27,11 @@ def _has_preference_mapping(*lists: Any) -> bool:
     return any(not PREFERENCE_KEYS.isdisjoint(type) for type in types if isinstance(type, dict))
 
 
+def _names_a_weight(*lists: Any) -> bool:
+    entries = [entry for each in lists if isinstance(each, list) for entry in each]
+    return any(isinstance(entry, dict) and entry.get("field_weight") for entry in entries)
+
+
 CONTRADICTIONS = (
     Contradiction(
         ("load_in_8bit", "load_in_4bit"),
@@ -205,6 +210,16 @@ CONTRADICTIONS = (
         "test_datasets and val_set_size both name the held-out records",
         "set val_set_size: 0, or remove test_datasets",
         lambda v: v.get("test_datasets") and v.get("val_set_size"),
+    ),
+    Contradiction(
+        ("datasets",),
+        "field_weight weighs the tokens of texts that are learned, not answers that are judged, "
+        "nor labels",
+        "remove it; labels are weighed by class_weights",
+        lambda v: (
+            (asks_for_preferences(v) or v.get("task_type") == "SEQ_CLS")
+            and _names_a_weight(v.get("datasets"), v.get("test_datasets"))
+        ),
     ),
     Contradiction(
         ("interleave_probs", "mix_strategy"),

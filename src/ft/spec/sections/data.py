@@ -87,6 +87,11 @@ class DatasetSpec(Section):
     )
     revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
     field: str | None = Field(None, description="completion: the field that holds the text.")
+    field_weight: str | None = Field(
+        None,
+        description="Field that says how much a record counts: its tokens' loss is multiplied by "
+        "it, and the mean is over weights. 1 is as usual, 0 leaves the record out.",
+    )
     field_messages: str = Field("messages", description="chat_template: field of the turns.")
     field_system: str = Field("system", description="chat_template: field of a system text.")
     field_tools: str = Field(
