@@ -81,7 +81,8 @@ def test_on_a_card_it_sees_them():
     matrix = torch.ones(512, 512, device="cuda", dtype=torch.bfloat16)
     matrix @ matrix
     torch.cuda.synchronize()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
+    activities = [torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities, acc_events=True) as profiler:
         for _ in range(3):
             product = matrix @ matrix
         product.add_(1)

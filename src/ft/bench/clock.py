@@ -158,7 +158,7 @@ class StepClock:
         if number == self.num_warmup_steps:
             self._begin_counting()
         if number == self.num_warmup_steps + self.num_steps:
-            self._profiler = profile(activities=[ProfilerActivity.CUDA])
+            self._profiler = profile(activities=[ProfilerActivity.CUDA], acc_events=True)
             self._profiler.start()
         self._open = _OpenStep([("data", self.timer.stamp())])
 
