@@ -15,7 +15,6 @@ from programme.bench import (
     Bench,
     Life,
     Outcome,
-    committed_steps,
     require_equal_runs,
     start,
     train_to_the_end,
@@ -58,11 +57,9 @@ def full_disk(bench: Bench, kind: str, seed: int) -> Outcome:
     outcome = Outcome()
     out = config.parent / "out"
     with small_disk(out, size):
-        process = start(config)
-        _require_told_and_nothing_lost(outcome, process, out)
-        enlarge(out)
         life = Life(out)
-        life.committed = max(committed_steps(out), default=0)
+        _require_told_and_nothing_lost(outcome, start(config), life)
+        enlarge(out)
         train_to_the_end(config)
         life.end(outcome)
         require_equal_runs(outcome, reference, out)
@@ -78,8 +75,10 @@ def limited_files(bench: Bench, kind: str, seed: int) -> Outcome:
     limit = int(largest * random.Random(f"{kind} {seed}").uniform(0.05, 0.99))
     outcome, out = Outcome(), config.parent / "out"
     process = Fork(_limited_ft, str(config), limit, output=config.with_name("said"))
-    _require_told_and_nothing_lost(outcome, process, out)
+    life = Life(out)
+    _require_told_and_nothing_lost(outcome, process, life)
     train_to_the_end(config)
+    life.end(outcome)
     require_equal_runs(outcome, reference, out)
     bench.clear(config)
     return outcome
@@ -92,17 +91,18 @@ def _limited_ft(config: str, limit: int) -> None:
     main(["train", config])
 
 
-def _require_told_and_nothing_lost(outcome: Outcome, process: Fork, out: Path) -> None:
+def _require_told_and_nothing_lost(outcome: Outcome, process: Fork, life: Life) -> None:
     code = process.wait()
     said = process.said()
     is_told = code == 3 and "Traceback" not in said and ("space" in said or "full" in said)
     outcome.expect(is_told, f"exit code {code}: {said[-1500:]}", told=1)
-    life, num_faults = Life(out), len(outcome.faults)
+    num_faults = len(outcome.faults)
     life.end(outcome)
-    names = [path.name for path in out.glob("checkpoints/*")]
+    names = [path.name for path in life.out.glob("checkpoints/*")]
     outcome.expect(all(name.startswith("step-") for name in names), f"left behind: {names}")
     outcome.expect(len(outcome.faults) == num_faults, "something saved was lost", intact=1)
     outcome.counts["disks"] += 1
+    outcome.counts["after_a_commit"] += bool(life.committed)
 
 
 def _size_of(folder: Path) -> int:
