@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -44,6 +45,9 @@ def main() -> int:
     base = work / "base"
     if not base.exists():
         tiny.save_tiny_llama(base)
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # disks are unmounted, processes ended
     ledger = Ledger(work / "ledger.jsonl")
     for name in arguments.again:
         ledger.forget(name)

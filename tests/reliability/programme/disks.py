@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import resource
 import shutil
@@ -51,7 +52,10 @@ def enlarge(folder: Path) -> None:
 def full_disk(bench: Bench, kind: str, seed: int) -> Outcome:
     """A disk for some of the checkpoints: exit 3, what was saved is whole; with space, it goes on."""
     reference = bench.reference(f"disks-{kind}", **KINDS[kind], **_KEYS)
-    config = bench.config(f"disks-{kind}-{seed}", **KINDS[kind], **_KEYS)
+    name = f"disks-{kind}-{seed}"
+    if os.path.ismount(left := bench.folder / name / "out"):  # by a driver that was killed
+        subprocess.run(["umount", left], check=True)
+    config = bench.config(name, **KINDS[kind], **_KEYS)
     one = _size_of(reference / "checkpoints" / "step-000002")
     size = int(one * random.Random(f"{kind} {seed}").uniform(1.0, 9.0))
     outcome = Outcome()
