@@ -49,6 +49,26 @@ def chain_of_kills(bench: Bench, kind: str, seed: int, num_kills: int = KILLS_A_
     return outcome
 
 
+def kill_in_a_save(bench: Bench, kind: str, seed: int) -> Outcome:
+    """One kill a moment after the staging folder of a checkpoint has appeared."""
+    keys = KINDS[kind] | EVERY_STEP | {"num_epochs": 4}
+    reference = bench.reference(f"save-kills-{kind}", **keys)
+    config = bench.config(f"save-kills-{kind}-{seed}", **keys)
+    draw, outcome, life = random.Random(f"{kind} {seed}"), Outcome(), Life(config.parent / "out")
+    name = f".tmp-step-{draw.randrange(2, 8):06d}-*"
+    process = start(config)
+    process.wait_until(lambda: any((life.out / "checkpoints").glob(name)))
+    time.sleep(draw.uniform(0, 0.01))
+    process.send_signal(signal.SIGKILL)
+    outcome.counts["kills"] += process.wait() == -signal.SIGKILL
+    life.end(outcome)
+    train_to_the_end(config)
+    life.end(outcome)
+    require_equal_runs(outcome, reference, life.out)
+    bench.clear(config)
+    return outcome
+
+
 def _wait_for_moment(process: Fork, life: Life, draw: random.Random, last_step: int | None) -> None:
     """Somewhere while it loads, trains and saves; if ``last_step`` is given, as it ends."""
     if last_step is not None:

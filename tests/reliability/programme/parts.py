@@ -54,6 +54,8 @@ def _each(*choices: Sequence[Any]) -> list[Trial]:
 PARTS = [
     Part("kills", "kill -9 at random moments, five a run, run after run",
          kills.chain_of_kills, _each(list(KINDS), range(6))),
+    Part("save_kills", "kill -9 while a checkpoint is written, one a run",
+         kills.kill_in_a_save, _each(["lora", "full"], range(15))),
     Part("saves", "kill -9 at every system call of a save",
          saves.kills_at_every, _each(saves.CALLS)),
     Part("flushes", "order of fsync and rename", saves.order_of_flushes, [[]]),
@@ -65,7 +67,7 @@ PARTS = [
     Part("damage", "a byte changed, put in, bytes cut off, a file gone: each file of a checkpoint",
          damage.damaged_files, _each(list(KINDS))),
     Part("signals", "SIGTERM or SIGINT at random moments",
-         signals.signal_at, _each(signals.MOMENTS, range(10))),
+         signals.signal_at, _each(signals.MOMENTS, range(11))),
     Part("doubles", "a second run in the directory, then the first one killed",
          doubles.double_starts, _each(range(4))),
     Part("yamls", "wrong YAML files, generated",
