@@ -73,7 +73,7 @@ PARTS = [
     Part("yamls", "wrong YAML files, generated",
          yamls.wrong_yamls, [[first, 100] for first in range(0, 1000, 100)]),
     Part("mutants", "faults planted in the source: does the suite fail?",
-         mutants.is_caught, [["none"], *([name] for name in mutants.MUTANTS)]),
+         mutants.is_caught, [*([name] for name in mutants.MUTANTS), ["none"]]),
     Part("lost", "one of two processes killed, stopped or raising",
          lost.chain_of_losses, _each(range(4))),
     Part("memory", "resident memory over 5,000 steps", memory.memory_growth, _each(["lora"])),
