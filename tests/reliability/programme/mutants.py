@@ -67,7 +67,7 @@ MUTANTS = {
         (f"{_KILLS}::test_a_kill_at_every_call_of_a_save[write]",),
     ),
     "an old one keeps its name while it is removed": Mutant(
-        (Edit("runtime/durable.py", "    folder.rename(aside)\n    shutil.rmtree(aside)\n",
+        (Edit("runtime/durable.py", "    folder.rename(aside)\n    remove(aside)\n",
               "    shutil.rmtree(folder)\n"),),
         (f"{_KILLS}::test_a_kill_at_every_call_of_a_save[unlinkat]",),
     ),
