@@ -89,6 +89,10 @@ def _accept_old_cache_name() -> None:
     warnings.filterwarnings("ignore", message="`past_key_values` is deprecated")
 
 
+def _accept_rslora_patterns() -> None:
+    warnings.filterwarnings("ignore", message="Using Rank-Stabilized LoRA with rank_pattern")
+
+
 def _accept_boft_without_kernel() -> None:
     warnings.filterwarnings("ignore", message="Failed to load the CUDA extension")
     warnings.filterwarnings("ignore", message="Setting boft_n_butterfly_factor to 1 to speed up")
@@ -169,6 +173,12 @@ PATCHES = (
         reason="peft 0.21 hands prefixes over by the name that transformers 5.24 replaces",
         remove_when="peft says cache=",
         apply=_accept_old_cache_name,
+    ),
+    Patch(
+        name="peft: no word about rsLoRA with patterns and PiSSA",
+        reason="it concerns peft's own conversion to plain LoRA, which ft does itself",
+        remove_when="peft converts them",
+        apply=_accept_rslora_patterns,
     ),
     Patch(
         name="peft: no word about BOFT without its CUDA extension",

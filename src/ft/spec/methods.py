@@ -65,6 +65,11 @@ _PACKED: dict[Bits, str] = {
     "load_in_4bit": "its update has the shape of the weight, and 4-bit weights are held in another"
 }
 
+_MULTIPLIED: dict[Bits, str] = dict.fromkeys(
+    ("load_in_4bit", "load_in_8bit"),
+    "peft multiplies the weight itself, and what few bits hold is not the weight",
+)
+
 METHODS: dict[str, Method] = {
     "lora": _LORA,
     "qlora": Method("QLoRA", "2305.14314", _LORA.keys),
@@ -91,7 +96,7 @@ METHODS: dict[str, Method] = {
         "2311.06243",
         _TARGETS | _LAYERS | {_GO_ON, _TRANSPOSED, "boft_block_size", "boft_n_butterfly_factor"},
     ),
-    "hra": Method("HRA", "2405.17484", _TARGETS | _LAYERS | {_RANK, _GO_ON}),
+    "hra": Method("HRA", "2405.17484", _TARGETS | _LAYERS | {_RANK, _GO_ON}, refuses=_MULTIPLIED),
     "loha": Method(
         "LoHa", "2108.06098", _TARGETS | _LAYERS | {_RANK, _ALPHA, _GO_ON}, refuses=_PACKED
     ),

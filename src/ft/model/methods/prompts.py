@@ -113,6 +113,39 @@ PROMPT_METHODS = (
 )
 
 
+class _Generation:
+    """peft's step of generation for a prompt, with two things put right; set on the instance.
+
+    peft 0.21 looks for the keys and values so far under the name that transformers 5.24 gave up,
+    so it would put the prompt in again at every token, and a prefix not at all. And it drops the
+    positions, so that pad tokens on the left would stand between the prompt and the question; here
+    positions count what is not masked, as they do in training.
+    """
+
+    def __init__(self, peft_model: Any) -> None:
+        self._step_of_peft = peft_model.prepare_inputs_for_generation
+        self._step_of_base = peft_model.base_model_prepare_inputs_for_generation
+
+    def of_base(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The base's inputs, by the names that peft knows, without positions."""
+        inputs: dict[str, Any] = self._step_of_base(*args, **kwargs)
+        inputs.pop("position_ids", None)
+        if "cache" in inputs:
+            inputs["past_key_values"] = inputs.pop("cache")
+        return inputs
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The inputs of one step, the prompt's place among them."""
+        inputs: dict[str, Any] = self._step_of_peft(*args, **kwargs)
+        mask = inputs.get("attention_mask")
+        if mask is not None:  # without pad tokens there is none, and the model's own count is right
+            embeds = inputs.get("inputs_embeds")
+            given = inputs["input_ids"] if embeds is None else embeds
+            positions = mask.long().cumsum(-1) - 1
+            inputs["position_ids"] = positions.clamp(min=0)[:, -given.shape[1] :]
+        return inputs
+
+
 class AttachedPrompt(Attached):
     """Prompt learning: published is what the positions hold, exact what makes them."""
 
@@ -123,6 +156,9 @@ class AttachedPrompt(Attached):
         config = peft_model.active_peft_config
         stands_in_row = config.peft_type != peft.PeftType.PREFIX_TUNING
         self.num_leading_logits = config.num_virtual_tokens if stands_in_row else 0
+        step = _Generation(peft_model)
+        peft_model.prepare_inputs_for_generation = step
+        peft_model.base_model_prepare_inputs_for_generation = step.of_base
 
     def exact(self) -> dict[str, Tensor]:
         """Every trained tensor, by its name."""
