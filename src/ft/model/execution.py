@@ -19,7 +19,7 @@ import torch
 import torch._functorch.config as functorch_config
 import torch.compiler.config as compiler_config
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import _StopRecomputationError, checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ft.model.frozen import hold_weights
@@ -117,8 +117,8 @@ class Execution:
         try:
             with _compiling_once():
                 return self._compiled(layer, args, kwargs)
-        except torch.OutOfMemoryError:
-            raise
+        except (torch.OutOfMemoryError, _StopRecomputationError):
+            raise  # the latter is how a recomputed forward pass ends
         except Exception as error:
             if self._on_failure is None:
                 raise
