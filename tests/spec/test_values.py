@@ -65,10 +65,10 @@ class TestPlugins:
         assert not load(f"plugins: {value}\n").notices
 
     def test_others_are_named_at_their_place(self, load):
-        text = f"plugins:\n  - {LIGER}\n  - axolotl.integrations.kd.KDPlugin\n"
+        text = f"plugins:\n  - {LIGER}\n  - axolotl.integrations.diffusion.DiffusionPlugin\n"
         problem = problem_of(load, text)
         assert problem.where.endswith(":6:5")
-        assert "KDPlugin" in problem.what
+        assert "DiffusionPlugin" in problem.what
         assert "remove it" in problem.fix
 
     def test_foreign_ones_are_foreign_code(self, load):

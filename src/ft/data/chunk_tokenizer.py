@@ -6,7 +6,8 @@ changes nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ft.data.control_tokens import ControlTokens
@@ -15,10 +16,11 @@ from ft.data.layout import Strategy, StrategyOptions
 from ft.data.quick_tokenizer import quick
 from ft.data.records import BrokenRecord, Chunk, Record
 from ft.data.report import DatasetReport, Drop
-from ft.data.segments import RecordError, Rendered
+from ft.data.segments import RecordError, Rendered, Tokens
 from ft.data.store_builder import Rows
 from ft.data.strategy import build_strategy
 from ft.data.strategy_file import StrategySource
+from ft.data.teacher import TeacherTokens, joined, no_teacher, teacher_tokens
 from ft.data.tokenize import tokenize
 from ft.data.weights import record_weight
 from ft.spec.runspec import DatasetSpec
@@ -76,6 +78,7 @@ class ChunkTokenizer:
         )
         self._end_ids = _end_ids(recipe.options.eot_tokens, tokenizer)
         self._control_tokens = ControlTokens(tokenizer)
+        self._vocabulary_size = len(tokenizer)
 
     def run(self, chunk: Chunk) -> TokenizedChunk:
         """The rows of a chunk.
@@ -110,8 +113,44 @@ class ChunkTokenizer:
                 if token := self._control_tokens.first_in(raw.fields):
                     judge.report.note_control_token(token, raw.origin)
         tokens = tokenize(rendered, self._tokenizer)
-        rows = judge.judge(records, tokens, weights if recipe.spec.field_weight else None)
+        if recipe.spec.logprobs_field is None:
+            rows = judge.judge(records, tokens, weights if recipe.spec.field_weight else None)
+        else:
+            rows = self._judged_with_teacher(judge, records, tokens, weights)
         return TokenizedChunk(rows, judge.report, judge.sample)
+
+    def _judged_with_teacher(
+        self,
+        judge: Judge,
+        records: Sequence[Record],
+        tokens: Sequence[Sequence[Tokens]],
+        weights: Sequence[float],
+    ) -> Rows:
+        """The rows of records of which a teacher said something."""
+        spec = self._recipe.spec
+        assert spec.logprobs_field is not None
+        kept: list[int] = []
+        teachers: list[TeacherTokens] = []
+        for number, (record, made) in enumerate(zip(records, tokens, strict=True)):
+            try:
+                teacher = teacher_tokens(
+                    record.fields,
+                    made,
+                    spec.logprobs_field,
+                    temperature=spec.temperature,
+                    vocabulary_size=self._vocabulary_size,
+                )
+            except RecordError as error:
+                judge.drop(record, error.reason, error.detail)
+            else:
+                kept.append(number)
+                teachers.append(teacher)
+        rows = judge.judge(
+            [records[i] for i in kept], [tokens[i] for i in kept], [weights[i] for i in kept]
+        )
+        lengths = rows.lengths.tolist()
+        parts = [each.cut(length) for each, length in zip(teachers, lengths, strict=True)]
+        return replace(rows, teacher=joined([no_teacher(0), *parts]))
 
 
 def _end_ids(eot_tokens: tuple[str, ...], tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

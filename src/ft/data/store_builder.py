@@ -17,6 +17,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from ft.data.teacher import TeacherTokens, joined, no_teacher
 from ft.data.tokenized import IntArray, LongArray, TokenStore
 
 _TYPES = {
@@ -26,8 +27,11 @@ _TYPES = {
     "num_trained": "<i4",
     "places": "<i8",
     "weights": "<f4",
+    "teacher_counts": "|u1",
+    "teacher_ids": "<i4",
+    "teacher_logprobs": "<f4",
 }
-_HASHED = ("input_ids", "labels", "offsets", "weights")
+_HASHED = tuple(name for name in _TYPES if name not in ("num_trained", "places"))
 """The columns that decide what is trained."""
 
 
@@ -43,6 +47,7 @@ class Rows:
         places: int64 [n, 3]: as in a store, with these rows' own `sources`.
         sources: (data set, file) pairs.
         weights: float32 [n]; None = 1 each.
+        teacher: What a teacher said of the t tokens; None = nothing.
     """
 
     input_ids: IntArray
@@ -52,6 +57,7 @@ class Rows:
     places: LongArray
     sources: tuple[tuple[str, str], ...]
     weights: npt.NDArray[np.float32] | None = None
+    teacher: TeacherTokens | None = None
 
 
 class TokenStoreBuilder:
@@ -67,6 +73,7 @@ class TokenStoreBuilder:
         self._columns = {name: _Column(name, folder) for name in _TYPES}
         self._sources: dict[tuple[str, str], int] = {}
         self._num_tokens = 0
+        self._has_teacher = False
         self._columns["offsets"].append(np.zeros(1))
 
     def append(self, rows: Rows) -> None:
@@ -81,7 +88,20 @@ class TokenStoreBuilder:
         self._columns["places"].append(places)
         ones = np.ones(len(rows.lengths), np.float32)
         self._columns["weights"].append(ones if rows.weights is None else rows.weights)
+        self._append_teacher(rows)
         self._num_tokens += len(rows.input_ids)
+
+    def _append_teacher(self, rows: Rows) -> None:
+        """Nothing is written before the first rows that have one; then the rows before count 0."""
+        if rows.teacher is None and not self._has_teacher:
+            return
+        teacher = rows.teacher or no_teacher(len(rows.input_ids))
+        if not self._has_teacher:
+            self._has_teacher = True
+            teacher = joined([no_teacher(self._num_tokens), teacher])
+        self._columns["teacher_counts"].append(teacher.counts)
+        self._columns["teacher_ids"].append(teacher.ids)
+        self._columns["teacher_logprobs"].append(teacher.logprobs)
 
     def build(self) -> TokenStore:
         """The store of everything that was appended."""

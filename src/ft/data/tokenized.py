@@ -24,6 +24,8 @@ LongArray = npt.NDArray[np.int64]
 
 WEIGHT = "weight"
 """The values by which a token counts in the mean, fp32 [T]."""
+TEACHER_IDS, TEACHER_LOGPROBS = "teacher_ids", "teacher_logprobs"
+"""A teacher's most likely tokens, int64 [T, K], and their logprobs, fp32 [T, K]."""
 
 NO_LINE = -1
 """Stands for the line of a record whose format has none."""
@@ -53,8 +55,11 @@ class TokenStore:
         num_trained: int32 [N]: trained tokens; a row's first is never predicted, so it counts not.
         places: int64 [N, 3]: index into `sources`, line (`NO_LINE` = none), row of the record.
         weights: float32 [N]: what each token of a row counts in the mean of the loss.
+        teacher_counts: uint8 [T]: entries of a teacher for each token; empty where there is none.
+        teacher_ids: int32 [E]: token after token.
+        teacher_logprobs: float32 [E].
         sources: (data set, file) pairs.
-        digest: sha256 over ids, labels, offsets and weights.
+        digest: sha256 over all that decides what is trained.
     """
 
     input_ids: IntArray
@@ -63,6 +68,9 @@ class TokenStore:
     num_trained: IntArray
     places: LongArray
     weights: npt.NDArray[np.float32]
+    teacher_counts: npt.NDArray[np.uint8]
+    teacher_ids: IntArray
+    teacher_logprobs: npt.NDArray[np.float32]
     sources: tuple[tuple[str, str], ...]
     digest: str
 
@@ -81,9 +89,30 @@ class TokenStore:
 
     def values(self, index: int) -> Mapping[str, npt.NDArray[Any]]:
         """What is known of a row's tokens beside their labels."""
-        if not self.is_weighted:
-            return {}
-        return {WEIGHT: np.full(self.lengths[index], self.weights[index], np.float32)}
+        values: dict[str, npt.NDArray[Any]] = {}
+        if self.is_weighted:
+            values[WEIGHT] = np.full(self.lengths[index], self.weights[index], np.float32)
+        if len(self.teacher_counts):
+            values |= self._teacher_values(index)
+        return values
+
+    @cached_property
+    def _teacher_offsets(self) -> LongArray:
+        """int64 [N + 1]: where the entries of each row begin, and the end."""
+        ends = np.cumsum(self.teacher_counts, dtype=np.int64)
+        return np.concatenate([[0], ends])[self.offsets]
+
+    def _teacher_values(self, index: int) -> dict[str, npt.NDArray[Any]]:
+        """[T, K] each, K the most entries of a token; no entry = a logprob of -inf."""
+        span = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
+        entries = slice(*self._teacher_offsets[index : index + 2].tolist())
+        counts = self.teacher_counts[span]
+        is_entry = np.arange(int(counts.max(initial=0))) < counts[:, None]
+        ids = np.zeros(is_entry.shape, np.int64)
+        logprobs = np.full(is_entry.shape, -np.inf, np.float32)
+        ids[is_entry] = self.teacher_ids[entries]
+        logprobs[is_entry] = self.teacher_logprobs[entries]
+        return {TEACHER_IDS: ids, TEACHER_LOGPROBS: logprobs}
 
     def origin(self, index: int) -> Origin:
         """Where a row came from."""

@@ -7,6 +7,7 @@ logits are made. Where a row of a batch has none, a fill stands in.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,9 +16,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ft.data.tokenized import WEIGHT
+from ft.data.tokenized import TEACHER_IDS, TEACHER_LOGPROBS, WEIGHT
 
 __all__ = [
+    "TEACHER_IDS",
+    "TEACHER_LOGPROBS",
     "WEIGHT",
     "Values",
     "flat_values",
@@ -28,7 +31,7 @@ __all__ = [
 
 Values = Mapping[str, npt.NDArray[Any]]
 
-_FILLS: Mapping[str, float] = {WEIGHT: 1.0}
+_FILLS: Mapping[str, float] = {WEIGHT: 1.0, TEACHER_IDS: 0, TEACHER_LOGPROBS: -math.inf}
 """What stands in where a row has no values of a name."""
 
 
@@ -79,16 +82,21 @@ _Shape = tuple[tuple[int, ...], np.dtype[Any]]
 
 
 def _shapes(rows: Sequence[Any]) -> dict[str, _Shape]:
-    """Names of which some row has values, with the shape of a token's and their type."""
-    return {
-        name: (array.shape[1:], array.dtype)
-        for row in rows
-        for name, array in values_of(row).items()
-    }
+    """Names of which some row has values, with the largest shape of a token's and their type."""
+    shapes: dict[str, _Shape] = {}
+    for row in rows:
+        for name, array in values_of(row).items():
+            shape = array.shape[1:]
+            largest = max(shape, shapes[name][0]) if name in shapes else shape
+            shapes[name] = (largest, array.dtype)
+    return shapes
 
 
 def _of(row: Any, name: str, shape: _Shape) -> npt.NDArray[Any]:
     array = values_of(row).get(name)
-    if array is not None:
+    if array is not None and array.shape[1:] == shape[0]:
         return array
-    return np.full((len(row.labels), *shape[0]), _FILLS[name], dtype=shape[1])
+    filled = np.full((len(row.labels), *shape[0]), _FILLS[name], dtype=shape[1])
+    if array is not None:  # fewer columns than the widest row of the batch has
+        filled[:, : array.shape[1]] = array
+    return filled

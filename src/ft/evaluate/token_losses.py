@@ -12,8 +12,9 @@ from torch.nn.functional import cross_entropy
 
 from ft.data.batches import Batch, Layout, TokenRow
 from ft.data.segments import IGNORE_INDEX
-from ft.data.values import WEIGHT, values_of
-from ft.evaluate.objective import router_loss
+from ft.data.values import TEACHER_IDS, TEACHER_LOGPROBS, WEIGHT, values_of
+from ft.evaluate.objective import Objective, SupervisedTuning, router_loss
+from ft.spec.runspec import DataSpec, TrainingSpec
 
 
 class TokenLosses(Protocol):
@@ -63,6 +64,53 @@ class CrossEntropy:
 
 
 @dataclass(frozen=True)
+class Distilled:
+    """Of the true token, and of a teacher's most likely tokens (arXiv 1503.02531).
+
+        ce_alpha * CE + kd_alpha * KL(teacher || student),
+
+    both distributions at `temperature`; the teacher's is that of the tokens that were stored,
+    scaled to sum up to 1, the student's that of the whole vocabulary, as in axolotl; there is no
+    factor of temperature^2. A token of which the teacher said nothing has the first part alone.
+    Held-out loss is cross-entropy.
+    """
+
+    kd_alpha: float
+    ce_alpha: float
+    temperature: float
+    label_smoothing: float = 0.0
+
+    def __call__(
+        self,
+        logits_KV: Tensor,
+        targets_K: Tensor,
+        values: Mapping[str, Tensor],
+        *,
+        is_training: bool,
+    ) -> Tensor:
+        """As `TokenLosses` says."""
+        true_token = CrossEntropy(self.label_smoothing)
+        losses = true_token(logits_KV, targets_K, values, is_training=is_training)
+        if not is_training:
+            return losses
+        losses = self.ce_alpha * losses
+        if TEACHER_LOGPROBS not in values:
+            return losses
+        divergence = self._divergence(logits_KV, values[TEACHER_IDS], values[TEACHER_LOGPROBS])
+        return losses + self.kd_alpha * divergence * (targets_K != IGNORE_INDEX)
+
+    def _divergence(self, logits_KV: Tensor, ids_KC: Tensor, logprobs_KC: Tensor) -> Tensor:
+        """[K]: forward KL over each token's candidates; 0 where there are none."""
+        is_candidate = logprobs_KC.isfinite()
+        has_teacher = is_candidate.any(dim=-1, keepdim=True)
+        scaled = (logprobs_KC / self.temperature).masked_fill(~has_teacher, 0.0)
+        teacher_KC = scaled.log_softmax(dim=-1)
+        student_KC = (logits_KV / self.temperature).log_softmax(dim=-1).gather(-1, ids_KC)
+        difference = (teacher_KC - student_KC).masked_fill(~is_candidate, 0.0)
+        return (teacher_KC.exp() * difference).sum(dim=-1)
+
+
+@dataclass(frozen=True)
 class PerTokenTuning:
     """Losses token by token, each times the weight of its record.
 
@@ -96,3 +144,34 @@ class PerTokenTuning:
         if self.router_loss_scale is None:
             return loss_sum
         return loss_sum + self.router_loss_scale * batch.weight_sum() * router_loss(output).float()
+
+
+def text_objective(
+    training: TrainingSpec,
+    data: DataSpec,
+    layout: Layout,
+    router_scale: float | None,
+    *,
+    has_loss_head: bool,
+) -> Objective:
+    """What is minimized where texts are learned.
+
+    Args:
+        training: Smoothing, and whether there is a teacher.
+        data: Whether records have weights.
+        layout: How rows become forward passes.
+        router_scale: Of a mixture's auxiliary loss.
+        has_loss_head: The model can give the summed loss in place of logits.
+    """
+    smoothing = training.label_smoothing_factor
+    losses: TokenLosses = CrossEntropy(smoothing)
+    if training.kd_trainer:
+        given = training.kd_ce_alpha
+        ce_alpha = max(1 - training.kd_alpha, 0.0) if given is None else given
+        losses = Distilled(training.kd_alpha, ce_alpha, training.kd_temperature, smoothing)
+    is_weighted = any(entry.field_weight for entry in (*data.datasets, *data.test_datasets))
+    if training.kd_trainer or is_weighted:
+        return PerTokenTuning(layout, losses, router_scale)
+    return SupervisedTuning(
+        layout, router_scale, label_smoothing=smoothing, has_loss_head=has_loss_head
+    )

@@ -213,6 +213,8 @@ class _Reading:
             return {"path": entry}
         if not isinstance(entry, dict):
             return entry
+        if entry.get("type") in values.TYPES_OF_KD:
+            entry = {"logprobs_field": "logprobs", **entry, "type": "chat_template"}
         flat: dict[str, Any] = {}
         tables: _Tables = (dialect.RENAMED_IN_DATASETS, {}, dialect.NOT_SUPPORTED_IN_DATASETS)
         for key, value in entry.items():

@@ -123,11 +123,18 @@ NOT_SUPPORTED: dict[str, dict[Any, str]] = {
 
 _NUMBERS = "it changes what is computed; remove it"
 
+TYPES_OF_KD = (
+    "axolotl.integrations.kd.chat_template",
+    "axolotl.integrations.kd.chat_template.load_legacy",
+)
+"""Conversations with a teacher's logprobs: chat_template with logprobs_field."""
+
 PLUGINS_WITHOUT_EFFECT = frozenset(
     [
         "axolotl.integrations.liger.LigerPlugin",
         "axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin",
         "axolotl.integrations.kernels.KernelsPlugin",
+        "axolotl.integrations.kd.KDPlugin",  # kd_trainer and its keys are known
         "axolotl.integrations.swanlab.SwanLabPlugin",  # a log; its keys are known as well
         "axolotl.integrations.expert_parallel.ExpertParallelPlugin",  # in one process: nothing
     ]
@@ -140,7 +147,6 @@ PLUGINS_NOT_SUPPORTED: dict[str, str] = {
     "axolotl.integrations.spectrum.SpectrumPlugin": "name the layers to train in "
     "unfrozen_parameters",
     "axolotl.integrations.grokfast.GrokfastPlugin": _NUMBERS,
-    "axolotl.integrations.kd.KDPlugin": "distillation is not built; remove it",
     "axolotl.integrations.densemixer.DenseMixerPlugin": _NUMBERS,
     "axolotl.integrations.mora.MoraPlugin": _OTHER_ADAPTER,
     "axolotl.integrations.hatchery.HatcheryPlugin": "training runs here, not on a service; "

@@ -26,8 +26,8 @@ from ft.data.packing import pack
 from ft.data.stream import prepare_training_data
 from ft.data.tokenized import TokenizedSet
 from ft.evaluate.noise import WithEmbeddingNoise
-from ft.evaluate.objective import Objective, Penalized, SupervisedTuning, router_loss_scale
-from ft.evaluate.token_losses import CrossEntropy, PerTokenTuning
+from ft.evaluate.objective import Objective, Penalized, router_loss_scale
+from ft.evaluate.token_losses import text_objective
 from ft.model import (
     Hardware,
     LoadedModel,
@@ -294,15 +294,13 @@ def _assemble(
 def _objective(spec: RunSpec, layout: Layout, model: LoadedModel) -> Objective:
     """What is minimized."""
     training = spec.training
-    router_scale, smoothing = router_loss_scale(model.model.config), training.label_smoothing_factor
-    objective: Objective = SupervisedTuning(
+    objective = text_objective(
+        training,
+        spec.data,
         layout,
-        router_scale,
-        label_smoothing=smoothing,
+        router_loss_scale(model.model.config),
         has_loss_head=model.loss_head is not None,
     )
-    if any(entry.field_weight for entry in (*spec.data.datasets, *spec.data.test_datasets)):
-        objective = PerTokenTuning(layout, CrossEntropy(smoothing), router_scale)
     if training.neftune_noise_alpha:
         embedding = model.model.get_input_embeddings()
         objective = WithEmbeddingNoise(objective, embedding, training.neftune_noise_alpha)

@@ -29,7 +29,10 @@ def _has_preference_mapping(*lists: Any) -> bool:
 
 def _names_a_weight(*lists: Any) -> bool:
     entries = [entry for each in lists if isinstance(each, list) for entry in each]
-    return any(isinstance(entry, dict) and entry.get("field_weight") for entry in entries)
+    return any(
+        isinstance(entry, dict) and (entry.get("field_weight") or entry.get("logprobs_field"))
+        for entry in entries
+    )
 
 
 CONTRADICTIONS = (
@@ -212,9 +215,21 @@ CONTRADICTIONS = (
         lambda v: v.get("test_datasets") and v.get("val_set_size"),
     ),
     Contradiction(
+        ("kd_trainer", "datasets"),
+        "kd_trainer learns from a teacher's logprobs, so it goes together with logprobs_field",
+        "set kd_trainer: true, and logprobs_field in each data set that holds them; or neither",
+        lambda v: (
+            bool(v.get("kd_trainer"))
+            is not any(
+                isinstance(entry, dict) and bool(entry.get("logprobs_field"))
+                for entry in (v["datasets"] if isinstance(v.get("datasets"), list) else [])
+            )
+        ),
+    ),
+    Contradiction(
         ("datasets",),
-        "field_weight weighs the tokens of texts that are learned, not answers that are judged, "
-        "nor labels",
+        "field_weight and logprobs_field belong to texts that are learned, not to answers that are "
+        "judged, nor to labels",
         "remove it; labels are weighed by class_weights",
         lambda v: (
             (asks_for_preferences(v) or v.get("task_type") == "SEQ_CLS")

@@ -64,6 +64,22 @@ NOT_SUPPORTED: dict[str, str] = {
     "s2_attention": "use attn_implementation: auto",
     "dataset_exact_deduplication": _LATER,
     "curriculum_sampling": _LATER,
+    **dict.fromkeys(
+        ["kd_beta", "kd_normalize_topk"],
+        "the divergence is forward KL over the stored tokens: remove it",
+    ),
+    **dict.fromkeys(
+        [
+            "kd_online_server_base_url",
+            "kd_online_topk",
+            "kd_online_server",
+            "kd_online_server_model",
+            "kd_online_timeout",
+            "kd_online_max_new_tokens",
+            "kd_temperature_min",
+        ],
+        "logprobs are read from the records (logprobs_field), not asked of a server: remove it",
+    ),
     "eta_min": "set cosine_min_lr_ratio: eta_min / learning_rate (axolotl reads no eta_min)",
     "fp8": _LATER,
     "fp8_config": _LATER,
@@ -179,8 +195,6 @@ NOT_SUPPORTED_IN_DATASETS: dict[str, str] = {
     "field_human": "use message_property_mappings",
     "field_model": "use message_property_mappings",
     "input_transform": "use a strategy file of your own: type: ./my_strategy.py",
-    "temperature": _LATER,
-    "logprobs_field": _LATER,
     "trust_remote_code": "loading scripts are never run; convert the set to JSON or Parquet",
     "input_format": "use type: completion, or type as a mapping with format",
 }

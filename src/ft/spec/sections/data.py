@@ -92,6 +92,14 @@ class DatasetSpec(Section):
         description="Field that says how much a record counts: its tokens' loss is multiplied by "
         "it, and the mean is over weights. 1 is as usual, 0 leaves the record out.",
     )
+    logprobs_field: str | None = Field(
+        None,
+        description="kd_trainer: field of a teacher's logprobs, one entry a trained token, or one "
+        "for every token: [[id, logprob], ...].",
+    )
+    temperature: Annotated[float, Field(gt=0.0)] = Field(
+        1.0, description="kd_trainer: temperature at which the logprobs were taken."
+    )
     field_messages: str = Field("messages", description="chat_template: field of the turns.")
     field_system: str = Field("system", description="chat_template: field of a system text.")
     field_tools: str = Field(

@@ -134,6 +134,20 @@ class TrainingSpec(Section):
         description="Share of each target that is spread evenly over the vocabulary while it "
         "trains; the held-out loss stays that of the true token.",
     )
+    kd_trainer: bool = Field(
+        False,
+        description="Distillation: learn from a teacher's stored logprobs (logprobs_field of the "
+        "data sets) beside the answers.",
+    )
+    kd_alpha: Annotated[float, Field(ge=0.0)] = Field(
+        0.5, description="kd_trainer: weight of the divergence from the teacher."
+    )
+    kd_ce_alpha: Annotated[float, Field(ge=0.0)] | None = Field(
+        None, description="kd_trainer: weight of the cross-entropy; default 1 - kd_alpha."
+    )
+    kd_temperature: Annotated[float, Field(gt=0.0)] = Field(
+        1.0, description="kd_trainer: temperature of both distributions."
+    )
     gradient_checkpointing: bool | Literal["always"] = Field(
         False, description="Recompute activations in the backward pass: less memory, more time."
     )
