@@ -1,6 +1,6 @@
-"""What a teacher thinks of each trained token of a config's records, for `kd_trainer: true`.
+r"""What a teacher thinks of each trained token of a config's records, for `kd_trainer: true`.
 
-    python examples/distillation/teacher_logprobs.py student.yml --teacher BIG/MODEL \\
+    python examples/distillation/teacher_logprobs.py student.yml --teacher BIG/MODEL \
         --output kd.jsonl
 
 Teacher and student must share their tokenizer. The records are laid out and tokenized as `ft train`
