@@ -247,7 +247,7 @@ CONTRADICTIONS = (
         "mix_strategy mixes data sets, and there is one",
         "remove it, or name several under datasets",
         lambda v: (
-            v.get("mix_strategy", "concat") != "concat"
+            v.get("mix_strategy") in ("interleave_under", "interleave_over")
             and isinstance(v.get("datasets"), list)
             and len(v["datasets"]) == 1
         ),
