@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ft.kernels.four_bit import dequantize, dequantize_by_table
+from ft.kernels.four_bit import dequantize, dequantize_by_definition, with_plain_scales
 from ft.kernels.frozen_linear import frozen_linear
 from ft.model.frozen import packed_weight
 
@@ -34,7 +34,8 @@ def test_dequantizes_what_bitsandbytes_packed(dtype, nested):
     expected = bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
     assert torch.equal(dequantize(packed), expected)
     assert torch.equal(dequantize(packed, after=torch.ones(2)), expected)
-    torch.testing.assert_close(dequantize_by_table(packed), expected, rtol=1e-2, atol=1e-6)
+    assert torch.equal(dequantize_by_definition(packed), expected)
+    assert torch.equal(dequantize(with_plain_scales(packed)), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -61,9 +62,10 @@ def test_nothing_of_the_matrix_is_kept_for_the_backward_pass():
 
 
 @pytest.mark.filterwarnings("ignore")  # the compiler's own code warns
-def test_compiled_both_passes_dequantize_and_nothing_of_the_matrix_is_kept():
+@pytest.mark.parametrize("prepare", [lambda w: w, with_plain_scales], ids=["op", "definition"])
+def test_compiled_both_passes_dequantize_and_nothing_of_the_matrix_is_kept(prepare):
     """A compiler sees the same matrix in both passes, and must not hold on to it."""
-    packed = packed_weight(make_layer(96, 192))
+    packed = prepare(packed_weight(make_layer(96, 192)))
     x = torch.randn(4, 192, requires_grad=True)
     expected = frozen_linear(x, packed)
     (expected_grad,) = torch.autograd.grad(expected.square().sum(), x)

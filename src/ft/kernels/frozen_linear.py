@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
-from ft.kernels.four_bit import FourBitWeight, dequantize
+from ft.kernels.four_bit import NUM_TENSORS, FourBitWeight, dequantize
 
 
 def frozen_linear(x: Tensor, weight: Tensor | FourBitWeight, bias: Tensor | None = None) -> Tensor:
@@ -41,8 +41,8 @@ class _PackedLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, bias: Tensor | None, *parts: Any) -> Tensor:
         weight = FourBitWeight(*parts)
-        ctx.save_for_backward(*weight[:5])
-        ctx.constants = weight[5:]
+        ctx.save_for_backward(*weight[:NUM_TENSORS])
+        ctx.constants = weight[NUM_TENSORS:]
         return linear(x, dequantize(weight).to(x.dtype), bias)
 
     @staticmethod

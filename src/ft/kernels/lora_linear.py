@@ -2,13 +2,14 @@
 
     y = x W^T + b + s (d(x) A^T) B^T        d: dropout
 
-W is frozen, A and B are trained. Both products with the factors are small; what they cost is the
-reading and writing of y, so the second one adds to the frozen product in one call.
+W is frozen, A and B are trained. Both products with the factors are small; what they cost is
+launches, and the reading and writing of y. So s goes into B on the way to the compute format, and
+the sum is left to whatever comes next, with which a compiler fuses it: added inside the product
+(``addmm``), y would be copied first.
 """
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn.functional import dropout, linear
 
@@ -42,9 +43,7 @@ def lora_linear(
     """
     frozen = frozen_linear(x, weight, bias)
     low = linear(dropout(x, dropout_p) if dropout_p else x, a.to(x.dtype))
-    update = b.to(x.dtype).t()
-    y = torch.addmm(frozen.flatten(0, -2), low.flatten(0, -2), update, alpha=scaling)
-    return y.view_as(frozen)
+    return frozen + linear(low, (b * scaling).to(x.dtype))
 
 
 def lora_linear_eager(

@@ -106,7 +106,7 @@ def build_model(  # noqa: PLR0913  # the one door: each argument is a decision m
 def prepare_execution(loaded: LoadedModel) -> None:
     """Puts a model that is to be trained on the short way: in its linears, its layers, its head."""
     shorten_linears(loaded.model)
-    execution = Execution(loaded.model)
+    execution = Execution(loaded.model, loaded.precision.compute_dtype)
     loaded.execution = execution if execution.layers else None
     with loaded.autocast():
         loaded.loss_head = fuse_head(loaded.model)

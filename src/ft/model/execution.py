@@ -19,7 +19,7 @@ import torch
 import torch._functorch.config as functorch_config
 import torch.compiler.config as compiler_config
 from torch import Tensor, nn
-from torch.utils.checkpoint import _StopRecomputationError, checkpoint
+from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ft.model.frozen import hold_weights
@@ -38,8 +38,14 @@ _NUM_PASSES_MARKED = 4
 class Execution:
     """The decoder layers of one model, and how they run."""
 
-    def __init__(self, model: nn.Module) -> None:
-        """Takes the layers over; they run as before until they are told otherwise."""
+    def __init__(self, model: nn.Module, compute_dtype: torch.dtype = torch.float32) -> None:
+        """Takes the layers over; they run as before until they are told otherwise.
+
+        Args:
+            model: Whose layers.
+            compute_dtype: Of their products, in which dequantized weights are kept.
+        """
+        self.compute_dtype = compute_dtype
         self.layers = decoder_layers(model)
         self.recomputed_layers: frozenset[int] = frozenset()
         self.kept_layers: frozenset[int] = frozenset()
@@ -71,7 +77,7 @@ class Execution:
         self.kept_layers = frozenset(kept_layers)
         self._num_calls = 0
         return sum(
-            hold_weights(layer, dequantized=number in self.kept_layers)
+            hold_weights(layer, dequantized=number in self.kept_layers, dtype=self.compute_dtype)
             for number, layer in enumerate(self.layers)
         )
 
@@ -98,34 +104,39 @@ class Execution:
         """One layer's forward pass."""
         if not (torch.is_grad_enabled() and layer.training):
             return _run_layer(layer, args, kwargs)
-        function = _run_layer
-        if self._compiled is not None:
-            args = _with_gradient(args)
-            function = self._compiled
-            if self._num_calls < _NUM_PASSES_MARKED * len(self.layers):
-                self._num_calls += 1
-                function = self._compile_or_run
-        if layer.__dict__["_number"] in self.recomputed_layers:
-            return checkpoint(function, layer, args, kwargs, use_reentrant=False)
-        return function(layer, args, kwargs)
-
-    def _compile_or_run(self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """A call that may have to compile: with its backward pass, and not at the run's peril."""
+        is_recomputed = layer.__dict__["_number"] in self.recomputed_layers
         if self._compiled is None:
-            return _run_layer(layer, args, kwargs)
+            return _call(_run_layer, layer, args, kwargs, is_recomputed)
+        args = _with_gradient(args)
+        if self._num_calls >= _NUM_PASSES_MARKED * len(self.layers):
+            return _call(self._compiled, layer, args, kwargs, is_recomputed)
+        self._num_calls += 1
         _mark_token_dims((args, kwargs))
         try:
             with _compiling_once():
-                return self._compiled(layer, args, kwargs)
-        except (torch.OutOfMemoryError, _StopRecomputationError):
-            raise  # the latter is how a recomputed forward pass ends
-        except Exception as error:
+                return _call(self._compiled, layer, args, kwargs, is_recomputed)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever a compiler comes to, training goes on
             if self._on_failure is None:
                 raise
             self._compiled = None
-            first_line = (str(error).strip().splitlines() or [""])[0]
-            self._on_failure(f"{type(error).__name__}: {first_line}")
-            return _run_layer(layer, args, kwargs)
+            first_lines = " ".join(str(error).strip().splitlines()[:2])
+            self._on_failure(f"{type(error).__name__}: {first_lines}")
+            return _call(_run_layer, layer, args, kwargs, is_recomputed)
+
+
+def _call(
+    function: Callable[..., Any],
+    layer: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    is_recomputed: bool,
+) -> Any:
+    """The function's pass; recomputed, the backward pass calls the same function again."""
+    if is_recomputed:
+        return checkpoint(function, layer, args, kwargs, use_reentrant=False)
+    return function(layer, args, kwargs)
 
 
 def decoder_layers(model: nn.Module) -> list[nn.Module]:

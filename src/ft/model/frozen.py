@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import ft.model.patches  # noqa: F401  # first: peft imports bitsandbytes
-from ft.kernels.four_bit import FourBitWeight, dequantize
+from ft.kernels.four_bit import FourBitWeight, dequantize, with_plain_scales
 from ft.kernels.frozen_linear import frozen_linear
 from ft.kernels.lora_linear import lora_linear
 
@@ -42,10 +42,16 @@ def shorten_linears(model: nn.Module) -> int:
     return num_exchanged
 
 
-def hold_weights(part: nn.Module, *, dequantized: bool) -> int:
+def hold_weights(part: nn.Module, *, dequantized: bool, dtype: torch.dtype) -> int:
     """Keeps the weights of a part of the model in the compute format, or lets them go again.
 
-    The copies are bit for bit what is otherwise dequantized in each pass.
+    The copies are bit for bit what is otherwise dequantized in each pass. Where nothing is kept,
+    the scales of the blocks are, in fp32: then a compiler makes one kernel of the rest.
+
+    Args:
+        part: Of the model.
+        dequantized: Whether to keep them.
+        dtype: The compute format.
 
     Returns:
         Bytes of the copies.
@@ -53,7 +59,7 @@ def hold_weights(part: nn.Module, *, dequantized: bool) -> int:
     num_bytes = 0
     for module in part.modules():
         if isinstance(module, _PackedHolder):
-            module.hold(dequantized)
+            module.hold(dequantized, dtype)
             held = module.held_weight
             num_bytes += 0 if held is None else held.numel() * held.element_size()
     return num_bytes
@@ -64,11 +70,12 @@ def packed_weight(layer: Any) -> FourBitWeight:
     state = layer.weight.quant_state
     nested = state.state2 if state.nested else None
     return FourBitWeight(
-        codes=layer.weight.data,
+        codes=layer.weight.data.view(torch.uint8),
         scales=state.absmax,
         scale_values=None if nested is None else nested.code,
         scale_scales=None if nested is None else nested.absmax,
         scale_offset=None if nested is None else state.offset,
+        values=state.code,
         scale_block=0 if nested is None else nested.blocksize,
         block=state.blocksize,
         kind=state.quant_type,
@@ -83,10 +90,11 @@ class _PackedHolder:
     held_weight: Tensor | None = None
     _packed: FourBitWeight | None = None
 
-    def hold(self, dequantized: bool) -> None:
+    def hold(self, dequantized: bool, dtype: torch.dtype) -> None:
         packed = packed_weight(self._four_bit_layer())
-        object.__setattr__(self, "_packed", packed)
-        object.__setattr__(self, "held_weight", dequantize(packed) if dequantized else None)
+        held = dequantize(packed).to(dtype) if dequantized else None
+        object.__setattr__(self, "held_weight", held)
+        object.__setattr__(self, "_packed", packed if dequantized else with_plain_scales(packed))
 
     def _four_bit_layer(self) -> Any:
         raise NotImplementedError
@@ -151,7 +159,7 @@ def _exchange(module: nn.Module) -> bool:
     short.__name__ = type(module).__name__  # what libraries and messages call it
     module.__class__ = short
     if isinstance(module, _PackedHolder):
-        module.hold(False)
+        module.hold(False, torch.float32)
     return True
 
 

@@ -81,6 +81,16 @@ def _draw_no_bars() -> None:
     transformers.logging.disable_progress_bar()
 
 
+def _accept_what_compilers_warn_of() -> None:
+    for message in (
+        r"\s*Online softmax is disabled",
+        r".torch\.jit\.script_method. is deprecated",
+        r".*should not be instantiated\. Methods on autograd functions",
+        r"The \.grad attribute of a Tensor that is not a leaf Tensor",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
 def _accept_tied_targets() -> None:
     warnings.filterwarnings("ignore", message="Model (has|with) `tie_word_embeddings=True`")
 
@@ -161,6 +171,12 @@ PATCHES = (
         reason="they are drawn into ours, and into logs",
         remove_when="never: it is a setting",
         apply=_draw_no_bars,
+    ),
+    Patch(
+        name="torch: no word of its compiler about its own code",
+        reason="the user can change nothing about it, and warnings that are errors end compilation",
+        remove_when="torch.compile is silent about itself",
+        apply=_accept_what_compilers_warn_of,
     ),
     Patch(
         name="peft: no word about an adapter on one of two tied embeddings",
