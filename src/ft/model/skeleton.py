@@ -1,0 +1,126 @@
+"""A model's shape without its weights: the modules that a run would train, on the meta device.
+
+Built by the same functions as the model itself (the adapter's targets, added rows of embeddings),
+so what is counted on it is what the run will have. Nothing is read but the config, nothing is
+allocated. A quantized base stands here in plain weights; which layers would be held in few bits is
+said beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM
+from transformers.pytorch_utils import Conv1D
+
+from ft.model.adapter import Origin, add_adapter
+from ft.model.base import fit_vocabulary, load_config
+from ft.model.base_check import read_adapter_config
+from ft.model.freeze import freeze_all_but
+from ft.model.hub import explained
+from ft.model.precision import Precision
+from ft.runtime.errors import UserError
+from ft.spec.runspec import AdapterSpec, ModelSpec
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """The modules of a run, without values."""
+
+    module: Any
+    """transformers' model, or peft's around it; every parameter is a meta tensor."""
+    quantized: dict[str, int]
+    """Bits of the frozen weights that are held in few: parameter name -> 4 or 8."""
+
+
+def build_skeleton(
+    model: ModelSpec,
+    adapter: AdapterSpec,
+    precision: Precision,
+    *,
+    attention: str,
+    num_tokens: int | None = None,
+) -> Skeleton:
+    """The modules that ``build_model`` would give, on the meta device.
+
+    Args:
+        model: The base; only its config is read.
+        adapter: What is put on it; no adapter means that everything is trained.
+        precision: From ``choose_precision``.
+        attention: What transformers is told.
+        num_tokens: Size of the tokenizer's vocabulary, if rows may have to be added for it.
+
+    Raises:
+        UserError: the config cannot be read, or the specs do not fit it.
+    """
+    config = load_config(model)
+    with torch.device("meta"), explained(model.base_model, "base_model"):
+        base = AutoModelForCausalLM.from_config(
+            config,
+            dtype=precision.weights_dtype,
+            attn_implementation=attention,
+            trust_remote_code=False,
+        )
+    added = 0
+    if num_tokens is not None:
+        with torch.device("meta"):
+            added = fit_vocabulary(base, num_tokens)
+    bits = 8 if model.load_in_8bit else 4 if model.load_in_4bit or _is_qlora(adapter) else 0
+    quantized = _quantized(base, bits, has_experts=model.quantize_moe_experts)
+    trained: Any = base
+    if adapter.adapter is not None:
+        with torch.device("meta"):
+            trained, _ = add_adapter(
+                base,
+                _anew(adapter),
+                origin=Origin(model.base_model),
+                seed=0,
+                dtype=precision.trainable_dtype,
+                has_new_tokens=bool(added),
+            )
+    elif adapter.unfrozen_parameters:
+        freeze_all_but(base, adapter.unfrozen_parameters)
+    trained.train()
+    names = {id(parameter): name for name, parameter in trained.named_parameters()}
+    held = {names[id(parameter)]: bits for parameter in quantized if id(parameter) in names}
+    return Skeleton(trained, held)
+
+
+def _is_qlora(adapter: AdapterSpec) -> bool:
+    return adapter.adapter == "qlora"
+
+
+def _quantized(base: Any, bits: int, *, has_experts: bool) -> list[nn.Parameter]:
+    """What bitsandbytes would hold in few bits: every linear layer but the output head."""
+    if not bits:
+        return []
+    head = base.get_output_embeddings()
+    layers = [
+        layer
+        for layer in base.modules()
+        if isinstance(layer, nn.Linear | Conv1D) and layer is not head
+    ]
+    found = [layer.weight for layer in layers]
+    if has_experts:
+        found += [p for n, p in base.named_parameters() if p.ndim == 3 and ".experts." in n]
+    return found
+
+
+def _anew(adapter: AdapterSpec) -> AdapterSpec:
+    """The same adapter without its folder: going on needs as much as beginning."""
+    if not adapter.lora_model_dir:
+        return adapter
+    update: dict[str, Any] = {"lora_model_dir": None}
+    try:
+        config = read_adapter_config(Path(adapter.lora_model_dir).expanduser())
+    except UserError:
+        return adapter.model_copy(update=update)
+    targets = config.get("target_modules")
+    update["lora_r"] = int(config.get("r") or adapter.lora_r)
+    if isinstance(targets, list):
+        update |= {"lora_target_modules": tuple(targets), "lora_target_linear": False}
+    return adapter.model_copy(update=update)
