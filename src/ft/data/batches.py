@@ -121,9 +121,12 @@ class Padded:
     pad_token_id: int
     num_leading_logits: int = 0
     """Positions that the model puts before each row, and gives logits for."""
+    max_rows: int | None = None
+    """Of a pass, where memory allows no more."""
 
     def cut(self, lengths: Sequence[int], batch_size: int) -> list[list[int]]:
         """By number."""
+        batch_size = min(batch_size, self.max_rows or batch_size)
         positions = list(range(len(lengths)))
         return [positions[i : i + batch_size] for i in range(0, len(positions), batch_size)]
 
@@ -142,10 +145,12 @@ class Flat:
     """
 
     sequence_len: int
+    pass_tokens: int | None = None
+    """Room of a pass, where memory allows another than that: less, or more for free."""
 
     def cut(self, lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-        """By tokens; a pass always takes ``batch_size`` rows, which fit by definition."""
-        room = batch_size * self.sequence_len
+        """By tokens; ``batch_size`` rows fit into the usual room by definition."""
+        room = self.pass_tokens or batch_size * self.sequence_len
         batches: list[list[int]] = []
         num_tokens = 0
         for position, length in enumerate(lengths):

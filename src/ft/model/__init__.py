@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ft.model.base import load_base, load_config
     from ft.model.base_check import check_adapter_folder, check_base
     from ft.model.build import BaseForm, build_model, load_trained, load_untuned
-    from ft.model.hardware import Hardware, probe_hardware
+    from ft.model.hardware import Hardware, available_memory_bytes, probe_hardware
     from ft.model.loaded import LoadedModel
     from ft.model.patches import apply_patches
     from ft.model.precision import Precision, choose_precision
@@ -34,6 +34,7 @@ __all__ = [
     "LoadedTokenizer",
     "Precision",
     "apply_patches",
+    "available_memory_bytes",
     "build_model",
     "check_adapter_folder",
     "check_base",
@@ -62,6 +63,7 @@ _ROOM_OF = {
     "load_trained": "build",
     "load_untuned": "build",
     "Hardware": "hardware",
+    "available_memory_bytes": "hardware",
     "probe_hardware": "hardware",
     "LoadedModel": "loaded",
     "apply_patches": "patches",

@@ -99,7 +99,7 @@ def build_model(  # noqa: PLR0913  # the one door: each argument is a decision m
     loaded = LoadedModel(trained, tokenizer, precision, attention, hardware, base.revision, notes)
     prepare_execution(loaded)
     if gradient_checkpointing:
-        _recompute_every_layer(base.model, loaded.execution)
+        recompute_every_layer(loaded)
     return loaded
 
 
@@ -191,11 +191,13 @@ def _length_notes(config: Any, sequence_len: int | None) -> list[str]:
     ]
 
 
-def _recompute_every_layer(model: Any, execution: Execution | None) -> None:
+def recompute_every_layer(loaded: LoadedModel) -> None:
     """Without reentrance, so that a frozen embedding needs no gradient for it."""
-    if execution is not None:
-        execution.set(recomputed_layers=range(len(execution.layers)), kept_layers=())
+    if loaded.execution is not None:
+        num_layers = len(loaded.execution.layers)
+        loaded.execution.set(recomputed_layers=range(num_layers), kept_layers=())
         return
+    model = loaded.model.get_base_model() if loaded.has_adapter else loaded.model
     renamed = getattr(model, "activation_checkpointing_enable", None)  # transformers 5.2x
     (renamed or model.gradient_checkpointing_enable)({"use_reentrant": False})
 

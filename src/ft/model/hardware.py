@@ -10,6 +10,7 @@ import importlib
 import os
 import platform
 import re
+import resource
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -65,6 +66,37 @@ def probe_hardware() -> Hardware:
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         supports_bf16=True,
     )
+
+
+def available_memory_bytes(hardware: Hardware) -> int:
+    """What this process may still allocate on its device, now.
+
+    On CUDA what is free on the card, within torch's own limit for the process; on a CPU what the
+    machine has, or what is left of a limit of addresses (``ulimit -v``) or of the control group.
+    """
+    if hardware.kind == "cuda":
+        free, total = torch.cuda.mem_get_info()
+        share = getattr(torch.cuda, "get_per_process_memory_fraction", lambda: 1.0)()
+        held = torch.cuda.memory_reserved()
+        return int(min(free + held, total * share) - torch.cuda.memory_allocated())
+    limits = [hardware.memory_bytes, _left_of_addresses(), _left_of_group(Path("/sys/fs/cgroup"))]
+    return min(limit for limit in limits if limit is not None)
+
+
+def _left_of_addresses() -> int | None:
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY:
+        return None
+    statm = Path("/proc/self/statm")
+    pages = int(statm.read_text().split()[0]) if statm.is_file() else 0
+    return max(limit - pages * os.sysconf("SC_PAGE_SIZE"), 0)
+
+
+def _left_of_group(folder: Path) -> int | None:
+    limit, used = folder / "memory.max", folder / "memory.current"
+    if not (limit.is_file() and used.is_file()) or limit.read_text().strip() == "max":
+        return None
+    return max(int(limit.read_text()) - int(used.read_text()), 0)
 
 
 def _cpu_name(cpuinfo: Path) -> str:

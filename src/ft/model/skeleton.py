@@ -20,7 +20,9 @@ from transformers.pytorch_utils import Conv1D
 from ft.model.adapter import Origin, add_adapter
 from ft.model.base import fit_vocabulary, load_config
 from ft.model.base_check import read_adapter_config
+from ft.model.execution import decoder_layers
 from ft.model.freeze import freeze_all_but
+from ft.model.frozen import shorten_linears
 from ft.model.hub import explained
 from ft.model.precision import Precision
 from ft.runtime.errors import UserError
@@ -33,6 +35,8 @@ class Skeleton:
 
     module: Any
     """transformers' model, or peft's around it; every parameter is a meta tensor."""
+    layers: list[Any]
+    """Its decoder layers, in order; none if it is built in another way."""
     quantized: dict[str, int]
     """Bits of the frozen weights that are held in few: parameter name -> 4 or 8."""
 
@@ -57,7 +61,7 @@ def build_skeleton(
     Raises:
         UserError: the config cannot be read, or the specs do not fit it.
     """
-    config = load_config(model)
+    config = load_config(model.model_copy(update={"reinit_weights": True}))  # reads no weights
     with torch.device("meta"), explained(model.base_model, "base_model"):
         base = AutoModelForCausalLM.from_config(
             config,
@@ -69,7 +73,8 @@ def build_skeleton(
     if num_tokens is not None:
         with torch.device("meta"):
             added = fit_vocabulary(base, num_tokens)
-    bits = 8 if model.load_in_8bit else 4 if model.load_in_4bit or _is_qlora(adapter) else 0
+    is_4bit = model.load_in_4bit or adapter.adapter == "qlora"
+    bits = 8 if model.load_in_8bit else 4 if is_4bit else 0
     quantized = _quantized(base, bits, has_experts=model.quantize_moe_experts)
     trained: Any = base
     if adapter.adapter is not None:
@@ -84,17 +89,14 @@ def build_skeleton(
             )
     elif adapter.unfrozen_parameters:
         freeze_all_but(base, adapter.unfrozen_parameters)
+    shorten_linears(trained)
     trained.train()
     names = {id(parameter): name for name, parameter in trained.named_parameters()}
     held = {names[id(parameter)]: bits for parameter in quantized if id(parameter) in names}
-    return Skeleton(trained, held)
+    return Skeleton(trained, decoder_layers(trained), held)
 
 
-def _is_qlora(adapter: AdapterSpec) -> bool:
-    return adapter.adapter == "qlora"
-
-
-def _quantized(base: Any, bits: int, *, has_experts: bool) -> list[nn.Parameter]:
+def _quantized(base: Any, bits: int, *, has_experts: bool) -> list[Any]:
     """What bitsandbytes would hold in few bits: every linear layer but the output head."""
     if not bits:
         return []
@@ -104,7 +106,7 @@ def _quantized(base: Any, bits: int, *, has_experts: bool) -> list[nn.Parameter]
         for layer in base.modules()
         if isinstance(layer, nn.Linear | Conv1D) and layer is not head
     ]
-    found = [layer.weight for layer in layers]
+    found: list[Any] = [layer.weight for layer in layers]
     if has_experts:
         found += [p for n, p in base.named_parameters() if p.ndim == 3 and ".experts." in n]
     return found

@@ -80,7 +80,7 @@ class MemoryParts:
     @property
     def total(self) -> float:
         """The peak, as torch counts it (``max_memory_allocated``)."""
-        return sum(asdict(self).values())
+        return float(sum(asdict(self).values()))
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,9 @@ def peak_memory(
     moments = [
         _at_loss(model, size, loss, before[-1]),
         *(
-            _Moment(gradients[n], before[n] + _own(layer, size), 0.0, _working(layer, size, choice, n))
+            _Moment(
+                gradients[n], before[n] + _own(layer, size), 0.0, _working(layer, size, choice, n)
+            )
             for n, layer in enumerate(model.layers)
         ),
         _Moment(weights.gradient_bytes, 0.0, 0.0, optimizer.working_bytes),

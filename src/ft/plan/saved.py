@@ -149,20 +149,20 @@ def _trial_eager(
         with formats, torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             output = run(parameters, hidden, tensors)
         at_start = live.peak = live.now
-        output.backward(torch.empty_like(output))
+        torch.autograd.backward(output, torch.empty_like(output))
     per_token, fixed = _by_tokens(kept.values())
     size, working = _bytes(hidden) / NUM_TOKENS, (live.peak - at_start) / NUM_TOKENS
     return LayerTrace(size, per_token, fixed, working, 0.0)
 
 
-class _LiveBytes(TorchDispatchMode):
+class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Bytes of the storages that were made under it, are still there, and grow with tokens.
 
     So the gradients of parameters are left out, which are counted elsewhere.
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._seen: set[int] = set()
 
@@ -236,7 +236,8 @@ def _trial_compiled(
 
 
 def _placeholder_at(graph: torch.fx.GraphModule, position: int) -> torch.fx.Node:
-    return [node for node in graph.graph.nodes if node.op == "placeholder"][position]
+    placeholders: list[torch.fx.Node] = [n for n in graph.graph.nodes if n.op == "placeholder"]
+    return placeholders[position]
 
 
 def _returned(graph: torch.fx.GraphModule) -> list[torch.fx.Node]:
@@ -307,7 +308,12 @@ def _last_uses(graph: torch.fx.GraphModule) -> dict[torch.fx.Node, int]:
 def _is_in_memory(node: torch.fx.Node, returned: set[torch.fx.Node]) -> bool:
     if _packet(node) in _VIEWS or not _bytes_of(node):
         return False
-    return node.op == "placeholder" or node in returned or _is_heavy(node) or any(map(_is_heavy, _readers(node)))
+    return (
+        node.op == "placeholder"
+        or node in returned
+        or _is_heavy(node)
+        or any(map(_is_heavy, _readers(node)))
+    )
 
 
 def _readers(node: torch.fx.Node) -> Iterable[torch.fx.Node]:

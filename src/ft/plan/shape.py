@@ -83,7 +83,7 @@ class ModelShape:
 
 
 def read_shape(
-    model: nn.Module,
+    model: Any,
     layers: Sequence[nn.Module],
     *,
     quantized: Mapping[str, int],
@@ -191,7 +191,9 @@ def _one(held: _Held, bits: int, compute: torch.dtype, active_share: float) -> W
     parameter, is_adapter = held.parameter, held.is_adapter
     count, size = parameter.numel(), parameter.element_size()
     trained = count if parameter.requires_grad else 0
-    num_bytes = {_PACKED_BITS: count * _NF4_BYTES, 8: count + 4.0 * parameter.shape[0]}.get(bits, count * size)
+    num_bytes = {_PACKED_BITS: count * _NF4_BYTES, 8: count + 4.0 * parameter.shape[0]}.get(
+        bits, count * size
+    )
     is_product = held.is_product
     copy_bytes = float(count * compute.itemsize) if bits == _PACKED_BITS else 0.0
     share = active_share if parameter.ndim == _FUSED else 1.0

@@ -45,6 +45,7 @@ FREE_KEYS = frozenset(
         "dataset_prepared_path",
         "dataset_num_proc",
         "ddp_timeout",
+        "gradient_checkpointing",
         *TrackerSpec.model_fields,
     }
 )
@@ -166,7 +167,6 @@ ASKED_KEYS = frozenset(
         "adam_beta2",
         "adam_epsilon",
         "max_grad_norm",
-        "gradient_checkpointing",
         "torch_compile",
         "seed",
         "deterministic",

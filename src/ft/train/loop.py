@@ -161,6 +161,22 @@ class TrainingLoop:
         self._load_best()
         return self.state
 
+    def rehearse(self, rows: Sequence[FeedRow]) -> None:
+        """Forward and backward of one pass, as in a step; the gradients are there afterwards.
+
+        Nothing else changes: not the state, and not what a pass draws, which begins anew each time.
+        """
+        self.model.train()
+        batch = self._batch(rows, filler=rows[0])
+        seed_generators(self.settings.seed, 0, 0, self.accelerator.process_index)
+        num_trained = sum(self.objective.weight(record) for row in rows for record in row)
+        self._forward_backward(batch, max(num_trained, 1), synchronize=False)
+
+    def forget_gradients(self) -> None:
+        """As before a step."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
     def _train(self, stop: StopRequest) -> None:
         state, settings = self.state, self.settings
         self.model.train()

@@ -12,6 +12,7 @@ import torch
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
+from ft.plan import OptimizerNeed
 from ft.runtime.errors import Problem, UserError
 from ft.spec import TrainingSpec
 
@@ -93,6 +94,40 @@ _EMBEDDING_RATE = 1e-6
 def optimizer_state_bytes(name: str, num_weights: int) -> int:
     """What the optimizer keeps for so many trained weights, roughly and rather too little."""
     return int(OPTIMIZERS[name].state_bytes * num_weights)
+
+
+_SMALL, _PAGED_FROM, _BLOCK = 4096, 100_000, 256
+"""bitsandbytes: tensors below the first keep fp32 state, those from the second on are paged; 8-bit
+state has an fp32 scale a block."""
+
+
+def optimizer_need(
+    name: str, sizes: Sequence[int], *, weight_bytes: int, is_cuda: bool
+) -> OptimizerNeed:
+    """What the optimizer holds on the device, and works with at the update.
+
+    Args:
+        name: The key ``optimizer``.
+        sizes: Numbers of each trained tensor.
+        weight_bytes: Of a trained number.
+        is_cuda: Paged state lives on the host there; elsewhere there are no pages.
+    """
+    kind, total = OPTIMIZERS[name], sum(sizes)
+    if kind.module != _BNB:
+        state = kind.state_bytes * total
+        if kind.module == "torch.optim":  # in the weights' own format
+            state *= weight_bytes / 4
+        is_in_groups = is_cuda and name in ("adamw_torch", "rmsprop", "adagrad")
+        return OptimizerNeed(state, float(total * weight_bytes) if is_in_groups else 0.0)
+    is_8bit, is_paged = "8bit" in kind.cls, is_cuda and bool(kind.unpaged)
+    state = 0.0
+    for size in sizes:
+        if is_paged and size >= _PAGED_FROM:
+            continue
+        full = kind.state_bytes * (4 if is_8bit else 1)
+        small = kind.state_bytes * (1 + 4 / _BLOCK)
+        state += size * (small if is_8bit and size >= _SMALL else full)
+    return OptimizerNeed(state)
 
 
 def build_optimizer(

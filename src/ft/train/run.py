@@ -9,12 +9,11 @@ import math
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs
@@ -32,6 +31,7 @@ from ft.model import (
     Hardware,
     LoadedModel,
     LoadedTokenizer,
+    available_memory_bytes,
     build_model,
     choose_precision,
     load_tokenizer,
@@ -56,7 +56,9 @@ from ft.train.claim import ClaimedRun
 from ft.train.determinism import computing_deterministically
 from ft.train.loop import LoopSettings, OnEvent, TrainingLoop
 from ft.train.optimizer import build_optimizer, optimizer_state_bytes
+from ft.train.planning import Planner, RunPlan, apply_plan, layout_of, planner_of, stored_plan
 from ft.train.record import begin_run, describe_run, finish_run
+from ft.train.rehearsal import is_out_of_memory, rehearse
 from ft.train.schedule import build_schedule
 from ft.train.signals import StopRequest
 from ft.train.space import SpaceNeed, check_space
@@ -86,11 +88,11 @@ def train(claimed: ClaimedRun, *, on_event: OnEvent) -> dict[str, Any]:
     try:
         with computing_deterministically(claimed.spec.training.deterministic):
             return _train_in(claimed, teller)
-    except torch.OutOfMemoryError as error:
-        raise out_of_memory(claimed.spec, error) from None
     except Exception as error:
         if is_disk_full(error):
             raise _disk_full(claimed.directory) from None
+        if is_out_of_memory(error):
+            raise out_of_memory(claimed.spec, error) from None
         raise
     finally:
         teller.close()
@@ -116,6 +118,8 @@ class BuiltRun:
     loop: TrainingLoop
     model: LoadedModel
     identity: dict[str, Any]
+    planner: Planner
+    plan: RunPlan
 
 
 def _train_in(claimed: ClaimedRun, teller: Teller) -> dict[str, Any]:
@@ -130,6 +134,8 @@ def _train_in(claimed: ClaimedRun, teller: Teller) -> dict[str, Any]:
         loop.resume(checkpoint)
     if process_rank() == 0:
         teller.tell("space", **check_space(run.path, _space_need(loop, model, spec)))
+    plan = settle_plan(built, run)
+    teller.tell("plan", **plan.to_json())
     teller.tell("start", **_plan_summary(loop, spec, model.hardware))
     state = loop.run(StopRequest(_deadline_s(claimed)))
     total_time_s = time.perf_counter() - started
@@ -162,15 +168,61 @@ def build_run(claimed: ClaimedRun, teller: Teller, stand_ins: StandIns = _NO_STA
         if layout.source is not None:
             trust_code(layout.source.sha256)
     teller.tell("data", summary=data.report.render(), **data.report.to_json())
+    planner = planner_of(
+        spec,
+        data,
+        hardware,
+        available_bytes=available_memory_bytes(hardware),
+        num_tokens=len(tokenizer.tokenizer),
+    )
+    plan = _plan_of_run(claimed, planner)
     model = _load_model(spec, tokenizer, hardware, teller, stand_ins.draws_on_device)
-    batch_layout = _layout(spec, model)
+    apply_plan(plan, model)
+    batch_layout = layout_of(plan, _layout(spec, model), spec)
     identity = describe_run(claimed, data, model)
     if process_rank() == 0:
         begin_run(claimed, data, identity)
     events = teller.begin(run.events if process_rank() == 0 else Path(os.devnull))
     checkpoints = CheckpointFolder(run.checkpoints, spec.output.save_total_limit, identity)
     loop = _assemble(checkpoints, spec, data, model, batch_layout, events, teller.show)
-    return BuiltRun(loop, model, identity)
+    return BuiltRun(loop, model, identity, planner, plan)
+
+
+def settle_plan(built: BuiltRun, run: RunDirectory) -> RunPlan:
+    """The plan that holds on the longest batch, in force and written down.
+
+    Raises:
+        MachineError: nothing fits.
+    """
+    loop, model, planner, plan = built.loop, built.model, built.planner, built.plan
+
+    def settle(plan: RunPlan) -> None:
+        apply_plan(plan, model)
+        layout = layout_of(plan, loop.objective.layout, planner.spec)
+        loop.objective = _objective(planner.spec, layout, model)
+
+    if plan.expected is not None:
+        has_state = bool(loop.optimizer.state_dict()["state"])
+        to_come = 0.0 if has_state else plan.expected.memory.optimizer
+        plan = rehearse(loop, planner, plan, settle, to_come)[0]
+    built.identity["plan"] = plan.to_json()
+    if process_rank() == 0:
+        run.write_run(built.identity)
+    return plan
+
+
+def _plan_of_run(claimed: ClaimedRun, planner: Planner) -> RunPlan:
+    """The plan that the run began with, if it began here; else a new one."""
+    run = claimed.directory
+    goes_on = not claimed.overwrites and run.state == "unfinished"
+    stored = run.read_run().get("plan") if goes_on else None
+    if (known := stored_plan(stored, planner)) is not None:
+        return known
+    plan = planner.plan()
+    if stored is None:
+        return plan
+    words = f"the run began on {stored['made_for']['hardware']} or with other keys: planned anew"
+    return replace(plan, words=(*plan.words, words))
 
 
 def _prepare_data(claimed: ClaimedRun, tokenizer: LoadedTokenizer, teller: Teller) -> TrainingData:
@@ -208,7 +260,6 @@ def _load_model(
         tokenizer,
         hardware=hardware,
         seed=spec.training.seed,
-        gradient_checkpointing=bool(spec.training.gradient_checkpointing),
         sequence_len=spec.data.sequence_len,
         draws_on_device=draws_on_device,
     )
@@ -391,7 +442,7 @@ def out_of_memory(spec: RunSpec, error: Exception) -> MachineError:
         steps = training.gradient_accumulation_steps * training.micro_batch_size // half
         options = f"--micro-batch-size {half} --gradient-accumulation-steps {steps}"
         fix = f"same results in less memory: {options}"
-    elif not training.gradient_checkpointing:
+    elif training.gradient_checkpointing is False:
         fix = "same results in less memory, about a third slower: --gradient-checkpointing true"
     elif spec.adapter.adapter is None:
         fix = "train an adapter instead: --adapter qlora --load-in-4bit true"

@@ -148,8 +148,11 @@ class TrainingSpec(Section):
     kd_temperature: Annotated[float, Field(gt=0.0)] = Field(
         1.0, description="kd_trainer: temperature of both distributions."
     )
-    gradient_checkpointing: bool | Literal["always"] = Field(
-        False, description="Recompute activations in the backward pass: less memory, more time."
+    gradient_checkpointing: bool | Literal["always"] | None = Field(
+        None,
+        description="Recompute activations in the backward pass: less memory, more time, the same "
+        "results. true, or nothing: in as many layers as memory asks for, which may be none; "
+        "always: in every layer; false: in none.",
     )
     torch_compile: bool | Literal["auto"] = Field(
         "auto",

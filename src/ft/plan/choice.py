@@ -175,4 +175,9 @@ def _cost(need: RunNeed, plan: Planned) -> tuple[float, ...]:
     unknown = passes * (1 + choice.num_recomputed / (3 * max(len(need.model.layers), 1)))
     unknown -= choice.num_kept / 1000
     time_s = unknown if plan.step_time_s is None else round(plan.step_time_s, 6)
-    return time_s, choice.num_recomputed, -choice.num_kept, abs(choice.pass_tokens - need.pass_tokens)
+    return (
+        time_s,
+        choice.num_recomputed,
+        -choice.num_kept,
+        abs(choice.pass_tokens - need.pass_tokens),
+    )

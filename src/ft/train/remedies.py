@@ -1,0 +1,118 @@
+"""What to change when a run does not fit: the cheapest change that would, with its size.
+
+Changes are tried from those that leave the results alone to those that train something else, each
+one on top of nothing, then together with the one before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ft.model import Hardware
+from ft.plan import CARDS, Budget, choose, least, planned
+from ft.runtime.errors import UserError
+from ft.spec import RunSpec
+from ft.spec.runspec import sections_of_keys
+from ft.train.workload import Rows, need_of
+
+_FEWEST_TOKENS = 256
+_IN_8_BITS = {"lion_32bit": "lion_8bit", "paged_lion_32bit": "paged_lion_8bit"}
+_SPARING = ("8bit", "4bit", "sgd", "adafactor")
+_FAILURES = (UserError, RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError)
+
+Change = dict[str, Any]
+
+
+def cheapest_change(spec: RunSpec, rows: Rows, hardware: Hardware, budget: Budget) -> str:
+    """The change in words, with the options to add; a larger card if there is none.
+
+    Args:
+        spec: The run that does not fit.
+        rows: Its data.
+        hardware: What it runs on.
+        budget: What there is.
+    """
+    for words, change in _changes(spec, rows):
+        peak = _peak_if_fits(with_keys(spec, change), rows, hardware, budget)
+        if peak is not None:
+            return f"{words}: {_options(change)} (peak about {peak / 2**30:.1f} GiB)"
+    return _larger_card(spec, rows, hardware)
+
+
+def with_keys(spec: RunSpec, change: Change) -> RunSpec:
+    """The spec with other values of some keys."""
+    sections = sections_of_keys()
+    updates: dict[str, Change] = {}
+    for key, value in change.items():
+        updates.setdefault(sections[key], {})[key] = value
+    return spec.model_copy(
+        update={
+            section: getattr(spec, section).model_copy(update=values)
+            for section, values in updates.items()
+        }
+    )
+
+
+def _changes(spec: RunSpec, rows: Rows) -> Iterator[tuple[str, Change]]:
+    training, adapter = spec.training, spec.adapter.adapter
+    if training.gradient_checkpointing is False:
+        yield "the same results, slower", {"gradient_checkpointing": True}
+    if training.micro_batch_size > 1:
+        count = training.micro_batch_size * training.gradient_accumulation_steps
+        smaller = {"micro_batch_size": 1, "gradient_accumulation_steps": count}
+        yield "the same results in smaller passes", smaller
+    frugal: Change = {}
+    if not any(word in training.optimizer for word in _SPARING):
+        frugal = {"optimizer": _IN_8_BITS.get(training.optimizer, "adamw_bnb_8bit")}
+        yield "the optimizer's state in 8 bits", frugal
+    if adapter is None and spec.precision.bf16 != "full":
+        halved = {**frugal, "bf16": "full"}
+        yield "weights and gradients in bf16", halved
+    if not spec.model.load_in_4bit:
+        words = "an adapter on a base" if adapter is None else "the base"
+        yield f"{words} in 4 bits", {"adapter": "qlora", "load_in_4bit": True}
+    tokens = min(spec.data.sequence_len, rows.longest) // 2
+    while tokens >= _FEWEST_TOKENS:
+        yield "shorter records", {"sequence_len": tokens}
+        tokens //= 2
+
+
+def _peak_if_fits(spec: RunSpec, rows: Rows, hardware: Hardware, budget: Budget) -> float | None:
+    shorter = spec.data.sequence_len
+    if rows.longest > shorter:
+        count = rows.sum_of_longest // rows.longest
+        rows = Rows(
+            rows.num_rows, shorter, min(rows.mean, shorter), min(rows.mean_length, shorter),
+            rows.trained_share, shorter * max(count, 1),
+        )  # fmt: skip
+    try:
+        found = choose(need_of(spec, rows, hardware), budget, _recompute(spec))
+    except _FAILURES:
+        return None
+    return None if found is None else found.memory.total
+
+
+def _recompute(spec: RunSpec) -> bool | str:
+    asked = spec.training.gradient_checkpointing
+    return True if asked is None else asked
+
+
+def _larger_card(spec: RunSpec, rows: Rows, hardware: Hardware) -> str:
+    try:
+        need = need_of(spec, rows, hardware)
+    except _FAILURES:
+        return "a card with more memory, or a smaller base model"
+    peak = planned(need, Budget(0.0, None), least(need, _recompute(spec))).memory.total
+    larger = sorted(
+        (c for c in CARDS if c.memory_bytes * 0.95 > peak), key=lambda c: c.memory_bytes
+    )
+    needed = f"{peak / 2**30:.1f} GiB are needed at least"
+    return f"{needed}: a {larger[0].name} has them" if larger else f"{needed}: no one card has them"
+
+
+def _options(change: Change) -> str:
+    return " ".join(
+        f"--{key.replace('_', '-')} {str(value).lower() if isinstance(value, bool) else value}"
+        for key, value in change.items()
+    )
