@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -188,8 +188,15 @@ def build_run(claimed: ClaimedRun, teller: Teller, stand_ins: StandIns = _NO_STA
     return BuiltRun(loop, model, identity, planner, plan)
 
 
-def settle_plan(built: BuiltRun, run: RunDirectory) -> RunPlan:
+def settle_plan(
+    built: BuiltRun, run: RunDirectory, on_peak: Callable[[float], None] = lambda peak: None
+) -> RunPlan:
     """The plan that holds on the longest batch, in force and written down.
+
+    Args:
+        built: The run, before its first step.
+        run: Where it is written down.
+        on_peak: Told the peak of the longest batch, where it is measured.
 
     Raises:
         MachineError: nothing fits.
@@ -204,7 +211,9 @@ def settle_plan(built: BuiltRun, run: RunDirectory) -> RunPlan:
     if plan.expected is not None:
         has_state = bool(loop.optimizer.state_dict()["state"])
         to_come = 0.0 if has_state else plan.expected.memory.optimizer
-        plan = rehearse(loop, planner, plan, settle, to_come)[0]
+        plan, peak = rehearse(loop, planner, plan, settle, to_come)
+        if peak is not None:
+            on_peak(peak)
     built.identity["plan"] = plan.to_json()
     if process_rank() == 0:
         run.write_run(built.identity)
