@@ -41,16 +41,20 @@ _GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "doctor": start.doctor,
         "schema": start.schema,
     },
-    CHECK: {"validate": look.validate, "preview": look.preview, "explain": look.explain},
+    CHECK: {
+        "validate": look.validate,
+        "preview": look.preview,
+        "plan": look.plan,
+        "explain": look.explain,
+    },
     TRAIN: {"train": train.train, "preprocess": train.preprocess, "bench": train.bench},
     USE: {"infer": use.infer, "eval": use.evaluate, "merge": use.merge},
 }
 _CONTEXTS = {
-    **dict.fromkeys(["validate", "preview", "train", "preprocess", "bench"], _OVERRIDES),
+    **dict.fromkeys(["validate", "preview", "plan", "train", "preprocess", "bench"], _OVERRIDES),
     "explain": _ANY_WORD,
 }
 _NOT_BUILT_YET = {
-    "plan": "memory and time beforehand",
     "report": "a run as one HTML page",
     "export": "GGUF and friends",
     "push": "to the hub",

@@ -23,7 +23,9 @@ from rich.progress import (
 )
 
 from ft.cli.output import discard_output
+from ft.cli.plan_text import words_of_plan
 from ft.cli.visible import marks_for, one_line
+from ft.cli.words import duration, gib
 from ft.runtime import process_rank
 from ft.train.space import in_bytes
 
@@ -235,6 +237,7 @@ _SENTENCES: dict[str, Callable[[Event], list[str]]] = {
     "stream": lambda event: list(event["summary"]),
     "model": _model,
     "space": _space,
+    "plan": words_of_plan,
     "start": _start,
     "evaluation": _evaluation,
     "checkpoint": lambda e: [f"step {e['step']}: checkpoint saved ({e['save_time_s']:.1f} s)"],
@@ -245,17 +248,3 @@ _SENTENCES: dict[str, Callable[[Event], list[str]]] = {
     "tracker": lambda e: [e["text"]],
     "line": lambda e: [e["text"]],
 }
-
-
-def gib(num_bytes: float) -> str:
-    """Bytes as a person reads them: ``4.9 GiB``."""
-    return f"{num_bytes / 2**30:.1f} GiB"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person reads them: ``1 h 05 min``, ``3 min 20 s``, ``12 s``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02} min"
-    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

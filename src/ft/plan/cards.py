@@ -94,8 +94,13 @@ def _like(wanted: str, names: list[str], first: str | None) -> list[str]:
 
 
 def card_of(driver_name: str) -> Card | None:
-    """The card that a driver's name means: ``NVIDIA H100 80GB HBM3``; None if it is unknown."""
-    return next((card for card in CARDS if re.search(card.pattern, driver_name)), None)
+    """The card that a driver's name means, or its own name; None if it is unknown.
+
+    ``NVIDIA H100 80GB HBM3`` and ``h100-80gb`` are the same.
+    """
+    return next(
+        (c for c in CARDS if c.name == driver_name or re.search(c.pattern, driver_name)), None
+    )
 
 
 def _plain(name: str) -> str:

@@ -90,6 +90,7 @@ def read_shape(
     compute: torch.dtype,
     autocast: bool,
     is_compiled: bool,
+    attention: str,
 ) -> ModelShape:
     """Counts a model on the meta device.
 
@@ -100,6 +101,7 @@ def read_shape(
         compute: The format of products.
         autocast: Whether products run under autocast.
         is_compiled: Whether layers will run compiled.
+        attention: What transformers is told when layers are run for counting.
     """
     parts = _parts(model, layers)
     counts = [_count(part, quantized, compute, _active_share(model)) for part in parts]
@@ -107,6 +109,7 @@ def read_shape(
     head = base.get_output_embeddings()
     config = base.config.get_text_config()
     traces = _Traces(model, layers, compute if autocast else None, is_compiled)
+    config._attn_implementation = attention
     shapes = tuple(
         LayerShape(count, traces.of(layer)) for count, layer in zip(counts, layers, strict=False)
     )

@@ -165,13 +165,16 @@ class Planner:
         except _NOT_PLANNED:
             return None
 
-    def plan(self) -> RunPlan:
+    def plan(self, *, counts_always: bool = False) -> RunPlan:
         """The fastest that fits.
+
+        Args:
+            counts_always: Also where memory is ample.
 
         Raises:
             MachineError: nothing comes near to fitting; with the cheapest change that does.
         """
-        if self._is_ample():
+        if self._is_ample() and not counts_always:
             return self._plain()
         if self.need is None:
             return self._unplanned()

@@ -159,13 +159,13 @@ def _shape_of(
     spec: RunSpec, formats: Formats, hardware: Hardware, num_tokens: int | None
 ) -> ModelShape:
     precision, attention = formats.precision, formats.attention
-    takes_backends = attention.is_varlen or hardware.kind == "cuda"
+    as_it_runs = "sdpa" if attention.is_varlen else attention.implementation
     register_stand_in()
     skeleton = build_skeleton(
         spec.model,
         spec.adapter,
         precision,
-        attention=STAND_IN if takes_backends else attention.implementation,
+        attention=STAND_IN,
         num_tokens=num_tokens,
     )
     return read_shape(
@@ -175,17 +175,22 @@ def _shape_of(
         compute=precision.compute_dtype,
         autocast=precision.autocast != "no",
         is_compiled=formats.is_compiled,
+        attention=STAND_IN if hardware.kind == "cuda" else as_it_runs,
     )
+
+
+_EAGER_LOSS_BYTES = 12
+"""A logit, its fp32 form, exponential and gradient, as they come and go; measured."""
 
 
 def _loss_need(shape: ModelShape, formats: Formats, num_trained: int) -> LossNeed:
     """The head in chunks: logits and their gradient; and what it holds until the backward pass.
 
-    What lies between is fused where layers are compiled; else it is there in fp32, three times.
+    What lies between is fused where layers are compiled; else up to 12 bytes a logit are there.
     """
     size = shape.head_bytes
-    between = 0 if formats.is_compiled else 3 * 4
-    chunk = min(MAX_CHUNK_LOGITS, max(num_trained, 1) * shape.vocab_size) * (2 * size + between)
+    num_logits = min(MAX_CHUNK_LOGITS, max(num_trained, 1) * shape.vocab_size)
+    chunk = num_logits * (2 * size if formats.is_compiled else _EAGER_LOSS_BYTES)
     if shape.trains_head:
         chunk += shape.vocab_size * shape.hidden_size * (4 + 2 * size)
     return LossNeed(bytes_per_trained_token=shape.hidden_size * size, fixed_bytes=chunk)

@@ -47,6 +47,33 @@ def preview(
     show_preview(loaded, PreviewOptions(num_records, shows_ids=ids, html=html, dump=dump))
 
 
+def plan(
+    context: typer.Context,
+    config: Config,
+    gpu: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="For this card: a100-40gb; default: this one."),
+    ] = None,
+    price: Annotated[
+        float | None, typer.Option(min=0, metavar="N", help="Of an hour, to tell the cost.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+) -> None:
+    """Memory by part, time, cost, and the fastest settings that fit: ft plan sql.yml
+
+    Takes the same overrides as train; needs no weights. Without a GPU it shows usual ones.
+    Exits 3 where the run does not fit.
+    """
+    from ft.cli.preflight import check_hub_names
+
+    loaded = load_checked(config, context.args, needs_weights=False)
+    quiet_libraries()
+    check_hub_names(loaded)
+    from ft.cli.planning import show_plan
+
+    show_plan(loaded, gpu=gpu, price=price, as_json=json)
+
+
 def explain(
     key: Annotated[
         str | None,

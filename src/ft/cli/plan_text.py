@@ -1,0 +1,126 @@
+"""A plan as a person reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from ft.cli.words import duration, gib
+
+if TYPE_CHECKING:
+    from ft.cli.planning import Outlook
+    from ft.train.workload import Rows
+
+_BAR_WIDTH = 30
+_NAMES = {
+    "weights": "base weights",
+    "copies": "dequantized copies",
+    "adapters": "adapters",
+    "gradients": "gradients",
+    "optimizer": "optimizer state",
+    "activations": "activations",
+    "loss": "head and loss",
+    "workspace": "workspace",
+}
+
+
+def plan_lines(outlook: Outlook, rows: Rows) -> Iterator[str]:
+    """Memory by part, the plan in words, time and cost."""
+    yield f"gpu:    {outlook.card}, {gib(outlook.memory_bytes)}"
+    count = "a stream" if rows.num_rows is None else f"{rows.num_rows:,} rows"
+    yield f"data:   {count} of {rows.mean:,.0f} tokens, the longest of {rows.longest:,}"
+    plan = outlook.plan
+    if plan is None:
+        return
+    if plan.expected is not None:
+        yield "memory at the peak:"
+        yield from _memory_lines(asdict(plan.expected.memory), plan.available_bytes)
+    yield from words_of_plan(plan.to_json())
+    yield from _time_lines(outlook)
+
+
+def _memory_lines(parts: dict[str, float], available: float) -> Iterator[str]:
+    total = sum(parts.values())
+    for name, size in parts.items():
+        bar = "#" * round(_BAR_WIDTH * size / available)
+        yield f"  {_NAMES[name]:<20}{gib(size):>10}  {bar}"
+    yield f"  {'together':<20}{gib(total):>10}  of {gib(available)} that torch can have"
+
+
+def words_of_plan(plan: dict[str, Any]) -> list[str]:
+    """The plan in a line or two, from its JSON."""
+    layers, recomputed = plan["num_layers"], plan["num_recomputed"]
+    asked = plan["made_for"]["gradient_checkpointing"]
+    what = {
+        "always": f"all {layers} layers are recomputed, as asked for",
+        False: "no layer is recomputed, as asked for",
+    }.get(asked, f"{recomputed} of {layers} layers need recomputing here")
+    copies = (plan["parts"] or {}).get("copies", 0)
+    kept = f", {plan['num_kept']} keep their dequantized weights" if copies else ""
+    size = f", up to {plan['pass_tokens']:,} tokens a pass"
+    expected = plan["peak_bytes"]
+    peak = "" if expected is None else f"; {gib(expected)} of {gib(plan['available_bytes'])}"
+    return [f"plan: {what}{kept}{size}{peak}", *[f"note: {words}" for words in plan["words"]]]
+
+
+def _time_lines(outlook: Outlook) -> Iterator[str]:
+    step_s = outlook.step_time_s
+    if step_s is None:
+        yield "time:   not known for this device"
+        return
+    rate = outlook.tokens_per_step / step_s
+    tokens = f"{outlook.tokens_per_step:,.0f} tokens"
+    yield f"time:   {step_s:.3g} s a step of {tokens}, {rate:,.0f} tokens/s"
+    parts = []
+    if (epoch_s := outlook.time_s(outlook.steps_per_epoch)) is not None:
+        parts.append(f"an epoch {duration(epoch_s)}")
+    if (total_s := outlook.time_s(outlook.num_steps)) is not None:
+        parts.append(f"all {outlook.num_steps:,} steps {duration(total_s)}")
+    if outlook.cost is not None:
+        parts.append(f"cost {outlook.cost:.2f} at {outlook.price_per_hour:g} an hour")
+    if parts:
+        yield f"        {', '.join(parts)}"
+
+
+def card_table(outlooks: Sequence[Outlook]) -> list[str]:
+    """A row a card."""
+    header = ("gpu", "memory", "peak", "recomputed", "tokens a pass", "tokens/s", "time", "cost")
+    rows = [header, *(_row(outlook) for outlook in outlooks)]
+    keeps = [any(row[i] for row in rows[1:]) for i in range(len(header))]
+    shown = [[cell for cell, keep in zip(row, keeps, strict=True) if keep] for row in rows]
+    return list(_aligned(shown))
+
+
+def _row(outlook: Outlook) -> tuple[str, ...]:
+    size = gib(outlook.memory_bytes)
+    if outlook.plan is None:
+        assert outlook.problem is not None
+        return (outlook.card, size, "no: " + _shortened(outlook), "", "", "", "", "")
+    plan = outlook.plan.to_json()
+    step_s, total_s = outlook.step_time_s, outlook.time_s(outlook.num_steps)
+    return (
+        outlook.card,
+        size,
+        "?" if plan["peak_bytes"] is None else gib(plan["peak_bytes"]),
+        f"{plan['num_recomputed']} of {plan['num_layers']}",
+        f"{plan['pass_tokens']:,}",
+        "" if step_s is None else f"{outlook.tokens_per_step / step_s:,.0f}",
+        "" if total_s is None else duration(total_s),
+        "" if outlook.cost is None else f"{outlook.cost:.2f}",
+    )
+
+
+def _shortened(outlook: Outlook) -> str:
+    assert outlook.problem is not None
+    return outlook.problem.problems[0].fix
+
+
+def _aligned(rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Columns as wide as they need; what a card that is too small has to say runs on."""
+    rows = list(rows)
+    whole = [row for row in rows if not row[2].startswith("no: ")]
+    widths = [max(len(row[i]) for row in whole) for i in range(len(rows[0]))]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        yield "  " + "  ".join(cells).rstrip()

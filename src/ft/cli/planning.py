@@ -1,0 +1,186 @@
+"""`ft plan`: memory by part, time, cost, the fastest settings that fit; for any GPU."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ft.cli.output import say
+from ft.cli.plan_text import card_table, plan_lines
+from ft.data.obtain import token_cache
+from ft.data.stream import prepare_training_data
+from ft.model import Hardware, available_memory_bytes, load_tokenizer, probe_hardware
+from ft.model.tokenizer_identity import tokenizer_identity
+from ft.plan import COMMON, Card, card_of, find_card
+from ft.plan.memory import CUDA_CONTEXT_BYTES
+from ft.runtime import MachineError
+from ft.spec import LoadedSpec, RunSpec
+from ft.train.claim import located_spec
+from ft.train.planning import Planner, RunPlan
+from ft.train.workload import Rows, assumed_rows, rows_of, rows_per_device
+
+AMPERE = (8, 0)
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """A run on one card."""
+
+    card: str
+    memory_bytes: int
+    plan: RunPlan | None
+    """None: it does not fit."""
+    problem: MachineError | None
+    num_steps: int | None
+    steps_per_epoch: int | None
+    tokens_per_step: float
+    price_per_hour: float | None
+
+    @property
+    def step_time_s(self) -> float | None:
+        """Of the mean step; None where it is not known."""
+        return self.plan.expected.step_time_s if self.plan and self.plan.expected else None
+
+    def time_s(self, num_steps: int | None) -> float | None:
+        """Of so many steps."""
+        if self.step_time_s is None or num_steps is None:
+            return None
+        return self.step_time_s * num_steps
+
+    @property
+    def cost(self) -> float | None:
+        """Of the whole run, in the price's currency."""
+        total_s = self.time_s(self.num_steps)
+        if total_s is None or self.price_per_hour is None:
+            return None
+        return total_s / 3600 * self.price_per_hour
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, in bytes and seconds."""
+        step_s = self.step_time_s
+        return {
+            "gpu": self.card,
+            "memory_bytes": self.memory_bytes,
+            "fits": self.plan is not None,
+            "fix": None if self.problem is None else self.problem.problems[0].fix,
+            "plan": None if self.plan is None else self.plan.to_json(),
+            "num_steps": self.num_steps,
+            "steps_per_epoch": self.steps_per_epoch,
+            "tokens_per_step": round(self.tokens_per_step),
+            "tokens_per_s": None if step_s is None else round(self.tokens_per_step / step_s),
+            "epoch_time_s": self.time_s(self.steps_per_epoch),
+            "total_time_s": self.time_s(self.num_steps),
+            "cost": self.cost,
+        }
+
+
+def show_plan(loaded: LoadedSpec, *, gpu: str | None, price: float | None, as_json: bool) -> None:
+    """Prints the plan for a named card, for this one, or a table over usual ones.
+
+    Raises:
+        UserError: data or model can't be read; there is no card of that name.
+        MachineError: it does not fit, with the cheapest change that would.
+    """
+    card = find_card(gpu) if gpu else None
+    spec = located_spec(loaded)
+    rows, num_tokens = _rows(loaded, spec)
+    here = probe_hardware()
+    if card is None and here.kind != "cuda":
+        cards = [_outlook(spec, rows, num_tokens, find_card(name), price) for name in COMMON]
+        _show_cards(spec, rows, cards, as_json=as_json)
+        return
+    if card is not None:
+        outlook = _outlook(spec, rows, num_tokens, card, price)
+    else:
+        available = available_memory_bytes(here)
+        outlook = _on(spec, rows, num_tokens, here, available, price)
+    if as_json:
+        say(json.dumps({"rows": asdict(rows), **outlook.to_json()}))
+    else:
+        for line in plan_lines(outlook, rows):
+            say(line)
+    if outlook.problem is not None:
+        raise outlook.problem
+
+
+def _show_cards(spec: RunSpec, rows: Rows, cards: list[Outlook], *, as_json: bool) -> None:
+    if as_json:
+        say(json.dumps({"rows": asdict(rows), "gpus": [card.to_json() for card in cards]}))
+        return
+    say("no CUDA GPU here; on usual ones (--gpu NAME tells more of one):")
+    for line in card_table(cards):
+        say(line)
+
+
+def _rows(loaded: LoadedSpec, spec: RunSpec) -> tuple[Rows, int]:
+    """The run's rows, and the size of its vocabulary."""
+    tokenizer = load_tokenizer(spec.model)
+    data = prepare_training_data(
+        spec.data,
+        tokenizer=tokenizer.tokenizer,
+        seed=spec.training.seed,
+        base_dir=loaded.path.parent,
+        on_progress=None,
+        cache=token_cache(spec.data.dataset_prepared_path, tokenizer_identity(spec.model)),
+        on_news=lambda lines: None,
+    )
+    num_tokens = len(tokenizer.tokenizer)
+    if data.num_train_records is None:
+        return assumed_rows(spec), num_tokens
+    train = data.samples
+    share = train.num_trained_tokens / train.num_tokens
+    return rows_of(train.lengths, spec, trained_share=share), num_tokens
+
+
+def hardware_of(card: Card) -> Hardware:
+    """The card as if it were here, with torch's own kernels."""
+    return Hardware(
+        kind="cuda",
+        name=card.name,
+        capability=card.capability,
+        memory_bytes=card.memory_bytes,
+        supports_bf16=card.capability >= AMPERE,
+        has_flash_attn=False,
+        has_varlen=card.capability >= AMPERE,
+    )
+
+
+def _outlook(
+    spec: RunSpec, rows: Rows, num_tokens: int, card: Card, price: float | None
+) -> Outlook:
+    available = card.memory_bytes - CUDA_CONTEXT_BYTES
+    return _on(spec, rows, num_tokens, hardware_of(card), available, price)
+
+
+def _on(
+    spec: RunSpec,
+    rows: Rows,
+    num_tokens: int,
+    hardware: Hardware,
+    available_bytes: float,
+    price: float | None,
+) -> Outlook:
+    plan, problem = None, None
+    planner = Planner(spec, rows, hardware, available_bytes, num_tokens)
+    try:
+        plan = planner.plan(counts_always=True)
+    except MachineError as error:
+        problem = error
+    count = rows_per_device(spec)
+    steps_per_epoch = None if rows.num_rows is None else math.ceil(rows.num_rows / count)
+    num_steps = spec.training.max_steps
+    if num_steps is None and steps_per_epoch is not None:
+        num_steps = math.ceil(steps_per_epoch * spec.training.num_epochs)
+    known = card_of(hardware.name)
+    return Outlook(
+        card=known.name if known else hardware.name,
+        memory_bytes=hardware.memory_bytes,
+        plan=plan,
+        problem=problem,
+        num_steps=num_steps,
+        steps_per_epoch=steps_per_epoch,
+        tokens_per_step=rows.mean * count,
+        price_per_hour=price,
+    )
