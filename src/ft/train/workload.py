@@ -108,7 +108,8 @@ def formats_of(spec: RunSpec, hardware: Hardware, config: Any) -> Formats:
         read_attention_traits(config),
         compute=precision.compute,
     )
-    return Formats(precision, attention, is_compiled=hardware.kind == "cuda")
+    asked = spec.training.torch_compile
+    return Formats(precision, attention, hardware.kind == "cuda" if asked == "auto" else asked)
 
 
 def need_of(
