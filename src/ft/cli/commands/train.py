@@ -38,8 +38,9 @@ def train(
         given = [*(["--overwrite"] if overwrite else []), *_each("--override", override or [])]
         _train_in_processes(["train", str(config), *context.args, *given], processes)
         return
-    from ft.cli.display import duration, run_display
+    from ft.cli.display import run_display
     from ft.cli.preflight import check_hub_names
+    from ft.cli.words import duration
     from ft.train.claim import claim_run
     from ft.train.processes import follow_lifeline
     from ft.train.signals import leaving_on_signals
