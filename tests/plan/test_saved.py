@@ -39,9 +39,7 @@ def test_counts_what_a_real_step_keeps(tmp_path, tiny_llama, keys, num_recompute
     spec = load_spec(write_config(tmp_path, tiny_llama, **settings), []).spec
     tokenizer = load_tokenizer(spec.model)
     precision = choose_precision(spec.precision, CPU, trains_all=spec.adapter.adapter is None)
-    model = build_model(
-        spec.model, spec.adapter, precision, None, tokenizer, hardware=CPU, seed=1
-    )
+    model = build_model(spec.model, spec.adapter, precision, None, tokenizer, hardware=CPU, seed=1)
     model.execution.set(recomputed_layers=range(num_recomputed), kept_layers=())
     layout = Flat(NUM_TOKENS) if model.attention.is_varlen else Padded(0)
     objective = SupervisedTuning(layout, has_loss_head=model.loss_head is not None)
@@ -58,7 +56,6 @@ def test_counts_what_a_real_step_keeps(tmp_path, tiny_llama, keys, num_recompute
     )  # fmt: skip
     head = need.loss.fixed_bytes + need.loss.bytes_per_trained_token * NUM_TOKENS
     expected = parts.activations + head
-    print("KEPT", kept/NUM_TOKENS, expected/NUM_TOKENS, need.model.layers[0].trace, head/NUM_TOKENS, sum(live.sizes.values())/NUM_TOKENS)
     assert expected == pytest.approx(kept, rel=0.05)
     loss.backward()
 

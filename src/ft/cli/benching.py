@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ft.bench import Records
-from ft.cli.display import gib, run_display
+from ft.cli.display import run_display
 from ft.cli.output import say
+from ft.cli.words import gib
 from ft.runtime import UserError
 from ft.runtime.durable import write_json
 

@@ -113,10 +113,10 @@ def _quantized(base: Any, bits: int, *, has_experts: bool) -> list[Any]:
 
 
 def _anew(adapter: AdapterSpec) -> AdapterSpec:
-    """The same adapter without its folder: going on needs as much as beginning."""
+    """The same adapter without its folder, or first weights that need the base's values."""
+    update: dict[str, Any] = {"lora_model_dir": None, "peft_init_lora_weights": True}
     if not adapter.lora_model_dir:
-        return adapter
-    update: dict[str, Any] = {"lora_model_dir": None}
+        return adapter.model_copy(update=update)
     try:
         config = read_adapter_config(Path(adapter.lora_model_dir).expanduser())
     except UserError:

@@ -137,11 +137,8 @@ class _Held:
     name: str
     owner: nn.Module
     parameter: nn.Parameter
-
-    @property
-    def is_adapter(self) -> bool:
-        """Whether it was added to the base: a factor of LoRA."""
-        return "lora_" in self.name
+    is_adapter: bool
+    """Whether it was added to the base."""
 
     @property
     def is_product(self) -> bool:
@@ -163,11 +160,15 @@ def _parts(model: nn.Module, layers: Sequence[nn.Module]) -> list[list[_Held]]:
     number_of = {id(m): number for number, layer in enumerate(layers) for m in layer.modules()}
     parts: list[list[_Held]] = [[] for _ in (*layers, None)]
     seen: set[int] = set()
+    is_adapted = hasattr(model, "get_base_model")
     for path, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             if id(parameter) not in seen:
                 seen.add(id(parameter))
-                held = _Held(f"{path}.{name}", module, parameter)
+                is_added = (
+                    is_adapted and parameter.requires_grad and ".modules_to_save." not in path
+                )
+                held = _Held(f"{path}.{name}", module, parameter, is_added)
                 parts[number_of.get(id(module), -1)].append(held)
     return parts
 

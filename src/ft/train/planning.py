@@ -18,14 +18,22 @@ from ft.model.base import load_config
 from ft.model.build import recompute_every_layer
 from ft.plan import Budget, Choice, Planned, RunNeed, card_of, choose, least, planned
 from ft.plan.memory import MARGIN, MemoryParts
-from ft.runtime import MachineError, Problem
+from ft.runtime import MachineError, Problem, UserError
 from ft.spec import RunSpec
 from ft.train.remedies import cheapest_change
 from ft.train.workload import Rows, assumed_rows, need_of, rows_of
 
 _AMPLE = 4
 """So many times a generous estimate: then nothing needs to be counted."""
-_NOT_PLANNED = (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError)
+_NOT_PLANNED = (
+    UserError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    KeyError,
+    IndexError,
+)
 """What a model raises that can't be run without values."""
 
 
@@ -151,6 +159,7 @@ class Planner:
         self.spec, self.rows, self.hardware = spec, rows, hardware
         self.available_bytes, self.num_tokens = available_bytes, num_tokens
         self.recompute = recompute_of(spec)
+        self.obstacle = ""
         self.config = load_config(spec.model.model_copy(update={"reinit_weights": True}))
         self.num_layers: int = getattr(self.config.get_text_config(), "num_hidden_layers", 0)
         self.budget = Budget(
@@ -162,7 +171,8 @@ class Planner:
         """Counted on the model's modules; None if they can't be run without values."""
         try:
             return need_of(self.spec, self.rows, self.hardware, num_tokens=self.num_tokens)
-        except _NOT_PLANNED:
+        except _NOT_PLANNED as error:
+            self.obstacle = (str(error).strip().splitlines() or [type(error).__name__])[0]
             return None
 
     def plan(self, *, counts_always: bool = False) -> RunPlan:
@@ -240,9 +250,7 @@ class Planner:
 
     def _unplanned(self) -> RunPlan:
         recomputed = self.num_layers if self.spec.training.gradient_checkpointing else 0
-        words = (
-            "this model can't be counted beforehand: gradient_checkpointing is taken by its word"
-        )
+        words = f"this model can't be counted beforehand ({self.obstacle}): memory is not planned"
         return self._as_plan(Choice(recomputed, 0, self._usual_tokens()), words=words)
 
     def _usual_tokens(self) -> int:
