@@ -54,7 +54,7 @@ RESUMED = {
     "nf4": {"adapter": "qlora", "load_in_4bit": True},
     "full": {"adapter": None, "learning_rate": 1e-3},
     "8-bit optimizer": {"optimizer": "adamw_bnb_8bit"},
-    "checkpointing": {"gradient_checkpointing": True},
+    "checkpointing": {"gradient_checkpointing": "always"},
 }
 
 

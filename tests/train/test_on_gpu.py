@@ -27,7 +27,7 @@ KINDS = {
         "bf16": "full",
         "optimizer": "paged_adamw_8bit",
     },
-    "recomputed": {"gradient_checkpointing": True, "lora_dropout": 0.1},
+    "recomputed": {"gradient_checkpointing": "always", "lora_dropout": 0.1},
 }
 
 
