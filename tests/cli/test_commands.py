@@ -131,7 +131,7 @@ def test_merge_eval_and_the_merged_model(project):
         (("merge", "none"), "no such folder"),
         (("merge", "run.yml"), "no such folder"),
         (("merge", "out", "--onto", "4bit"), "expected dequantized or plain"),
-        (("plan", "run.yml"), "not built yet"),
+        (("report", "run.yml"), "not built yet"),
     ],
 )
 def test_wrong_input_exits_2_without_a_traceback(project, arguments, says):

@@ -96,9 +96,11 @@ def layout_of(plan: RunPlan, layout: Layout, spec: RunSpec) -> Layout:
     """The layout, with passes as large as the plan has them."""
     tokens, usual = plan.choice.pass_tokens, spec.training.micro_batch_size
     if isinstance(layout, Flat):
-        return replace(layout, pass_tokens=tokens)
+        is_usual = tokens == usual * spec.data.sequence_len
+        return replace(layout, pass_tokens=None if is_usual else tokens)
     if isinstance(layout, Padded) and plan.expected is not None:
-        return replace(layout, max_rows=max(1, min(usual, tokens // plan.longest_row)))
+        num_rows = max(1, tokens // plan.longest_row)
+        return replace(layout, max_rows=num_rows if num_rows < usual else None)
     return layout
 
 
