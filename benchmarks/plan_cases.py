@@ -27,6 +27,7 @@ import yaml
 from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
+from ft.bench.spec import of_random_weights
 from ft.runtime import FtError
 from ft.spec import load_spec
 from ft.train.claim import claim_run
@@ -80,7 +81,6 @@ def write_case(folder: Path, shape: str, length: int, keys: dict[str, Any]) -> P
     (folder / "data.jsonl").write_text((json.dumps(record) + "\n") * 64)
     settings = {
         "base_model": str(base),
-        "reinit_weights": True,
         "datasets": [{"path": str(folder / "data.jsonl"), "type": None}],
         "sequence_len": max(length, 512),
         "micro_batch_size": 1,
@@ -104,7 +104,8 @@ def run_case(config: Path) -> dict[str, Any]:
     stages: dict[str, float] = {}
     started = time.perf_counter()
     torch.cuda.reset_peak_memory_stats()
-    with claim_run(load_spec(config, []), overwrite=True) as claimed:
+    loaded = of_random_weights(load_spec(config, []))
+    with claim_run(loaded, overwrite=True) as claimed:
         teller = Teller(events.append)
         built = build_run(claimed, teller, StandIns(draws_on_device=True))
         stages["model_bytes"] = torch.cuda.memory_allocated()

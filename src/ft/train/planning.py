@@ -49,6 +49,8 @@ class RunPlan:
     """Tokens of the longest row."""
     made_for: dict[str, Any]
     """The device, and the keys that a plan depends on: with others it is made anew."""
+    has_several_passes: bool = False
+    """An optimizer step may take more than one pass."""
     expected: Planned | None = None
     """None where memory is ample, or the model could not be counted."""
     words: tuple[str, ...] = ()
@@ -62,6 +64,7 @@ class RunPlan:
             "num_layers": self.num_layers,
             "longest_row": self.longest_row,
             "made_for": self.made_for,
+            "has_several_passes": self.has_several_passes,
             "available_bytes": round(self.available_bytes),
             "peak_bytes": None if expected is None else round(expected.memory.total),
             "parts": None if expected is None else _rounded(asdict(expected.memory)),
@@ -138,6 +141,7 @@ def stored_plan(stored: Any, planner: Planner) -> RunPlan | None:
         planner.available_bytes,
         stored["longest_row"],
         stored["made_for"],
+        bool(stored["has_several_passes"]),
         expected,
     )
 
@@ -258,6 +262,9 @@ class Planner:
     def _usual_tokens(self) -> int:
         return self.spec.training.micro_batch_size * self.spec.data.sequence_len
 
+    def _step_tokens(self) -> int:
+        return self.need.step_tokens if "need" in self.__dict__ and self.need else 0
+
     def _as_plan(self, choice: Choice, expected: Planned | None = None, words: str = "") -> RunPlan:
         return RunPlan(
             choice,
@@ -265,6 +272,7 @@ class Planner:
             self.available_bytes,
             self.rows.longest,
             self.made_for(),
+            self._step_tokens() > choice.pass_tokens,
             expected,
             (words,) if words else (),
         )

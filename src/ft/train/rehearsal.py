@@ -112,6 +112,8 @@ def _try(loop: TrainingLoop, planner: Planner, plan: RunPlan) -> tuple[float | N
         torch.cuda.reset_peak_memory_stats(device)
     try:
         loop.rehearse(rows)
+        if plan.has_several_passes:
+            loop.rehearse(rows)  # with the gradients of the first one there
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
