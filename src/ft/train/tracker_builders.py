@@ -162,6 +162,7 @@ def _comet(place: Place) -> Tracker:
         auto_metric_logging=False,
         auto_output_logging=False,
         parse_args=False,
+        offline_directory=str(place.folder / "comet"),
     )
     tracker = CometMLTracker(
         spec.comet_project_name or DEFAULT_PROJECT,
@@ -191,18 +192,32 @@ def _aim(place: Place) -> Tracker:
 
 
 def _swanlab(place: Place) -> Tracker:
+    import swanlab
     from accelerate.tracking import SwanLabTracker
 
     spec = place.spec
+    settings = swanlab.Settings(
+        interactive=False,
+        terminal=swanlab.Settings.Terminal(proxy_type="none"),
+        probe=swanlab.Settings.Probe(
+            hardware=False,
+            runtime=False,
+            requirements=False,
+            git=False,
+            swanlab=False,
+            monitor=False,
+        ),
+    )
     tracker = SwanLabTracker(
         spec.swanlab_project or DEFAULT_PROJECT,
-        experiment_name=spec.swanlab_experiment_name or place.run_name,
+        name=spec.swanlab_experiment_name or place.run_name,
         description=spec.swanlab_description,
         workspace=spec.swanlab_workspace,
         mode=spec.swanlab_mode,
         id=place.ids[RUN][:21],
         resume="allow",
-        logdir=str(place.folder / "swanlog"),
+        log_dir=str(place.folder / "swanlog"),
+        settings=settings,
     )
     return _started(tracker)
 
