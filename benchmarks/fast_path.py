@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch._dynamo.utils import counters
-from transformers import LlamaConfig, PreTrainedTokenizerFast
+from transformers import LlamaConfig
 
-from ft.data.batches import Flat, PackedRow
+from ft.data.batches import Flat, Layout, PackedRow
 from ft.evaluate.objective import SupervisedTuning
 from ft.model import LoadedModel, LoadedTokenizer, choose_precision, probe_hardware
 from ft.model.adapter import Origin, add_adapter
@@ -76,15 +76,22 @@ def build(num_layers: int, *, is_plain: bool) -> LoadedModel:
     """The same model every time."""
     folder = Path(tempfile.mkdtemp())
     LlamaConfig(num_hidden_layers=num_layers, max_position_embeddings=4096).save_pretrained(folder)
-    spec = ModelSpec.model_validate(
-        {"base_model": str(folder), "load_in_4bit": True, "random_init_seed": 0}
-    )
+    keys = {"base_model": str(folder), "load_in_4bit": True, "random_init_seed": 0}
+    return build_on(keys, is_plain=is_plain)
+
+
+def build_on(
+    keys: dict[str, Any], *, is_plain: bool, computes_in_fp32: bool = False
+) -> LoadedModel:
+    """A base, a new adapter of rank 32 on it, on the short way or as the libraries have it."""
+    spec = ModelSpec.model_validate(keys)
     adapter = AdapterSpec.model_validate(
-        {"adapter": "qlora", "lora_r": 32, "lora_alpha": 16, "lora_target_linear": True}
+        {"adapter": "lora", "lora_r": 32, "lora_alpha": 16, "lora_target_linear": True}
     )
     hardware = probe_hardware()
-    precision = choose_precision(PrecisionSpec(bf16=True), hardware, trains_all=False)
-    attention = _choose_attention(spec, precision, hardware)
+    formats = PrecisionSpec(bf16=not computes_in_fp32, fp16=False, tf32=False)
+    precision = choose_precision(formats, hardware, trains_all=False)
+    attention = _choose_attention(spec, adapter, precision, hardware)
     base = load_base(
         spec,
         precision,
@@ -101,8 +108,7 @@ def build(num_layers: int, *, is_plain: bool) -> LoadedModel:
         has_new_tokens=False,
     )
     model.train()
-    tokenizer = LoadedTokenizer(PreTrainedTokenizerFast)
-    loaded = LoadedModel(model, tokenizer, precision, attention, hardware)
+    loaded = LoadedModel(model, LoadedTokenizer(None), precision, attention, hardware)
     if not is_plain:
         prepare_execution(loaded)
     return loaded
@@ -111,9 +117,11 @@ def build(num_layers: int, *, is_plain: bool) -> LoadedModel:
 class Trainer:
     """One optimizer step as the loop makes it, without what the loop does around it."""
 
-    def __init__(self, loaded: LoadedModel) -> None:
+    def __init__(self, loaded: LoadedModel, layout: Layout | None = None) -> None:
         self.loaded = loaded
-        self.objective = SupervisedTuning(Flat(FULL), has_loss_head=loaded.loss_head is not None)
+        self.objective = SupervisedTuning(
+            layout or Flat(FULL), has_loss_head=loaded.loss_head is not None
+        )
         self.parameters = [p for _, p in loaded.trainable_parameters()]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-4, fused=True, weight_decay=0.0)
 
