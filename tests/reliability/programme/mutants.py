@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -156,7 +157,7 @@ def is_caught(bench: Bench, name: str) -> Outcome:
     """Plants one and runs its tests; ``none`` plants nothing and runs those of all the others."""
     chosen = [MUTANTS[name]] if name != "none" else list(MUTANTS.values())
     tests = dict.fromkeys(test for mutant in chosen for test in mutant.tests)
-    folder = bench.folder / f"mutant-{name.replace(' ', '-')}"
+    folder = bench.folder / f"mutant-{re.sub('[^a-zA-Z0-9]+', '-', name)}"
     _copy_of_the_source(folder)
     if name != "none":
         for edit in MUTANTS[name].edits:
