@@ -106,8 +106,10 @@ class Ledger:
             "wall_s": round(wall_s, 1),
             "at": time.strftime("%Y-%m-%dT%H:%M:%S"),
         }
-        with self.path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        with self.path.open("a+") as file:
+            file.seek(max(file.tell() - 1, 0))
+            is_cut = file.read(1) not in ("", "\n")
+            file.write("\n" * is_cut + json.dumps(record) + "\n")
 
 
 def run_parts(bench: Bench, ledger: Ledger, names: Sequence[str]) -> Iterator[str]:

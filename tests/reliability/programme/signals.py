@@ -51,7 +51,7 @@ def signal_at(bench: Bench, moment: str, seed: int) -> Outcome:
     code = process.wait(60)
     took_s = time.monotonic() - sent
     if code == 0:
-        outcome.counts["too_late"] += 1
+        outcome.counts["missed"] += 1
     else:
         _require_words(outcome, process, number, out)
         is_quick = moment != "twice" or took_s < SECOND_ENDS_WITHIN_S
