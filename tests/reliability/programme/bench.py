@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ft.runtime import RunDirectory
 from ft.runtime.durable import is_staging, sha256_of
 from ft.train.checkpoint import CheckpointFolder
 from programme.forks import Fork, fork_ft
@@ -101,6 +102,9 @@ class Life:
         """The process has ended: did it go on where the one before it was, what did it leave?"""
         if self.has_begun():
             self._require_right_place(outcome)
+        elif RunDirectory(self.out).state == "finished":  # when it was ended by force
+            outcome.counts["done_already"] += self._num_waiting
+            self._num_waiting = 0
         self._num_waiting += 1
         self.committed = self._require_last_commit(outcome)
 
