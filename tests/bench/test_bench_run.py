@@ -65,6 +65,7 @@ def test_a_config_json_is_enough(shape_only, tmp_path, scratch, keys):
     assert record["share_of_ceiling"] > 0
     assert sum(record["parts"].values()) == pytest.approx(1)
     assert record["kernels"] is None, "no GPU, no kernels"
+    assert record["plan"]["num_layers"] == 2, "planned and rehearsed, as ft train does"
     assert sum(event["event"] == "step" for event in seen) == 3, "the loop of ft train, warm-up too"
     assert list(scratch.iterdir()) == []
     assert not (tmp_path / "out").exists()

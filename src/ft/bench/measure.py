@@ -1,7 +1,7 @@
 """`ft bench`: some steps of a config's own run, on random weights of the real shape.
 
 spec, as ft train takes it     but: random weights, a folder that is thrown away, no evaluation
-train.run.build_run            data, model and loop as they are
+train.run.build_run            data, plan, model and loop as they are
 TrainingLoop.run               with a clock watching
 limits                         what the device could do at best, in the same shapes
 """
@@ -31,7 +31,8 @@ from ft.spec import LoadedSpec, RunSpec
 from ft.train.claim import ClaimedRun, claim_run
 from ft.train.determinism import computing_deterministically
 from ft.train.loop import OnEvent
-from ft.train.run import BuiltRun, StandIns, build_run, out_of_memory
+from ft.train.rehearsal import is_out_of_memory
+from ft.train.run import BuiltRun, StandIns, build_run, out_of_memory, settle_plan
 from ft.train.signals import StopRequest
 from ft.train.teller import Teller
 
@@ -61,7 +62,7 @@ class Measured:
 
     Attributes:
         records: What went through.
-        facts: Model, hardware, precision, attention: the run's own ``model`` event.
+        facts: What the run told of its ``model`` (hardware, precision, attention) and its ``plan``.
         clock: The steps.
         pass_shape: What a forward pass held, on average.
         workload: What it had to compute.
@@ -70,7 +71,7 @@ class Measured:
     """
 
     records: Records
-    facts: dict[str, Any]
+    facts: dict[str, dict[str, Any]]
     clock: StepClock
     pass_shape: PassShape
     workload: Workload
@@ -91,11 +92,11 @@ def measure(loaded: LoadedSpec, options: BenchOptions, *, on_event: OnEvent) -> 
         MachineError: out of memory.
         Interrupted: a signal came.
     """
-    facts: dict[str, Any] = {}
+    facts: dict[str, dict[str, Any]] = {}
 
     def note(event: dict[str, Any]) -> None:
-        if event["event"] == "model":
-            facts.update(event)
+        if event["event"] in ("model", "plan"):
+            facts[event["event"]] = event
         on_event(event)
 
     try:
@@ -135,8 +136,10 @@ def _run(loaded: LoadedSpec, options: BenchOptions, on_event: OnEvent) -> _Ran:
             claim_run(loaded, overwrite=False) as claimed,
         ):
             return _run_in(claimed, options, teller)
-    except torch.OutOfMemoryError as error:
-        raise out_of_memory(loaded.spec, error) from None
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise out_of_memory(loaded.spec, error) from None
+        raise
     finally:
         teller.close()
 
@@ -152,6 +155,7 @@ def _run_in(claimed: ClaimedRun, options: BenchOptions, teller: Teller) -> _Ran:
     loop = built.loop
     loop.watch = clock
     loop.settings = dataclasses.replace(loop.settings, saves=False)
+    teller.tell("plan", **settle_plan(built, claimed.directory).to_json())
     loop.run(StopRequest())
     sizes = {name: weight.numel() for name, weight in built.model.trainable_parameters()}
     workload = read_workload(load_config(spec.model), sizes)

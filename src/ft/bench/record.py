@@ -44,7 +44,8 @@ def record_of(measured: Measured, command: str) -> dict[str, Any]:
         "command": command,
         "environment": describe_environment(),
         "device": _device(measured),
-        "model": _model(measured.facts),
+        "model": _without_event(measured.facts["model"], "hardware"),
+        "plan": _without_event(measured.facts["plan"]),
         "records": measured.records,
         "num_warmup_steps": clock.num_warmup_steps,
         "num_steps": len(steps),
@@ -75,7 +76,10 @@ def quantiles(values: Sequence[float]) -> dict[str, float]:
 
 
 def _device(measured: Measured) -> dict[str, Any]:
-    found: dict[str, Any] = {"name": measured.facts["hardware"], "kind": measured.clock.device.type}
+    found: dict[str, Any] = {
+        "name": measured.facts["model"]["hardware"],
+        "kind": measured.clock.device.type,
+    }
     if measured.clock.device.type == "cuda":
         card = torch.cuda.get_device_properties(measured.clock.device)
         found |= {
@@ -86,8 +90,8 @@ def _device(measured: Measured) -> dict[str, Any]:
     return found
 
 
-def _model(facts: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in facts.items() if key not in ("event", "time", "hardware")}
+def _without_event(event: dict[str, Any], *others: str) -> dict[str, Any]:
+    return {key: value for key, value in event.items() if key not in ("event", "time", *others)}
 
 
 def _parts(measured: Measured) -> dict[str, float]:
