@@ -38,6 +38,10 @@ from ft.bench.kernel_time import kind_of, read_kernels, sum_up
         ("triton_poi_fused_mm_scaled_dot_product_flash_attention_3", "elementwise and triton"),
         ("triton_tem_fused_mm_t_7", "matrix products"),
         ("_dequantize_nf4_kernel", "dequantization"),
+        (
+            "triton_poi_fused___and_____rshift____to_copy_arange_index_mul_rsub_view_4",
+            "dequantization",
+        ),
         ("something_nobody_knows", "other"),
     ],
 )

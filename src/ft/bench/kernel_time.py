@@ -12,6 +12,7 @@ from torch._C._autograd import DeviceType
 
 _ELEMENTWISE = "elementwise and triton"
 _KINDS: tuple[tuple[str, str], ...] = (
+    ("dequantization", r"^triton_.*(rshift|bitwise)"),  # what ft.kernels.four_bit is compiled to
     (_ELEMENTWISE, r"^triton_(poi|red|per)_"),  # inductor's, named after all that they follow on
     ("attention", r"flash|fmha|attention|sdpa"),
     ("dequantization", r"dequant|gemm_4bit|gemv_4bit|nf4|quantize_?blockwise|kquantize"),
