@@ -328,7 +328,7 @@ def _assemble(
         weights=model,
         optimizer=optimizer,
         schedule=schedule,
-        objective=Penalized(_objective(spec, layout, model), model.attached.penalty),
+        objective=_objective(spec, layout, model),
         feed=feed,
         heldout_rows=_heldout_rows(data.heldout, spec),
         settings=LoopSettings(
@@ -364,7 +364,7 @@ def _objective(spec: RunSpec, layout: Layout, model: LoadedModel) -> Objective:
     if training.neftune_noise_alpha:
         embedding = model.model.get_input_embeddings()
         objective = WithEmbeddingNoise(objective, embedding, training.neftune_noise_alpha)
-    return objective
+    return Penalized(objective, model.attached.penalty)
 
 
 def _layout(spec: RunSpec, model: LoadedModel) -> Layout:
