@@ -189,6 +189,15 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, tiny_llama, proje
     assert [step for step, *_ in curve(tmp_path / "out")] == list(range(1, 201))
 
 
+def test_ctrl_c_while_the_commands_are_read_is_no_traceback(tmp_path):
+    """One of the first modules that they import sends it, so that it comes at that moment."""
+    path = tmp_path / "typer.py"
+    path.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nimport time\n")
+    paths = os.pathsep.join([str(tmp_path), *sys.path])
+    stopped = ft("validate", "c.yml", environment={**os.environ, "PYTHONPATH": paths})
+    assert (stopped.returncode, stopped.stderr) == (130, "interrupted\n")
+
+
 def test_a_second_run_in_the_same_folder_is_refused(tmp_path, tiny_llama):
     config = write_config(tmp_path, tiny_llama, num_epochs=400)
     first = subprocess.Popen(

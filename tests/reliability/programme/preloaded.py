@@ -11,7 +11,7 @@ for name in (
     "datasets",
     "peft",
     "transformers.models.llama.modeling_llama",
-    "ft.cli.commands.train",
+    "ft.cli.app",
     "ft.cli.display",
     "ft.cli.preflight",
     "ft.train.run",
