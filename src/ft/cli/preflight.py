@@ -13,6 +13,7 @@ from ft.model.base_check import (
     check_tokenizer_folder,
     is_local,
 )
+from ft.model.checkpoint_format import check_local_format
 from ft.runtime import Problem, UserError
 from ft.spec import LoadedSpec
 from ft.spec.runspec import DatasetSpec
@@ -37,6 +38,8 @@ def check_inputs(
     model = located_spec(loaded).model
     if needs_weights:
         problems = _problems(loaded, ("base_model",), partial(check_base, model))
+        check_format = partial(check_local_format, model, spec.adapter)
+        problems = problems or _problems(loaded, ("base_model",), check_format)
     else:
         key = "tokenizer_config" if model.tokenizer_config else "base_model"
         problems = _problems(loaded, (key,), partial(check_tokenizer_folder, model))

@@ -22,6 +22,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, M
 from ft.model import patches
 from ft.model.attention import read_attention_traits
 from ft.model.base_check import check_base, is_local
+from ft.model.checkpoint_format import is_held_in_few_bits, quantization_of, require_readable
 from ft.model.experts import dequantize_experts, quantize_experts
 from ft.model.hardware import Hardware
 from ft.model.hub import explained
@@ -52,8 +53,8 @@ def load_config(spec: ModelSpec) -> Any:
     """The transformers config of the base model.
 
     Raises:
-        UserError: it cannot be read, or does not have what the spec overrides; the message says
-            what to do.
+        UserError: it cannot be read, does not have what the spec overrides, or says that its
+            weights are in a format that cannot be read here; the message says what to do.
     """
     patches.apply_patches()
     check_base(spec)
@@ -63,6 +64,7 @@ def load_config(spec: ModelSpec) -> Any:
             revision=spec.revision_of_model or "main",
             trust_remote_code=False,
         )
+    require_readable(quantization_of(config), spec)
     apply_overrides(config, spec.overrides_of_model_config)
     return config
 
@@ -120,6 +122,7 @@ def load_base(
         else:
             model = _random_model(config, seed, precision, attention).to(device)
         return BaseModel(model, None, (*notes, "random weights to begin with"))
+    is_held = is_held_in_few_bits(quantization_of(config))
     linearized = linearized_experts(config) if spec.llama4_linearized_experts else nullcontext()
     with explained(spec.base_model, "base_model", spec.revision_of_model), linearized:
         model, loading = AutoModelForCausalLM.from_pretrained(
@@ -128,8 +131,8 @@ def load_base(
             revision=spec.revision_of_model or "main",
             dtype=precision.weights_dtype,
             attn_implementation=attention,
-            quantization_config=None if _is_quantized_by_bnb(config) else quantization,
-            device_map=_device_map(hardware, is_quantized=quantization is not None),
+            quantization_config=None if is_held else quantization,  # it says itself how
+            device_map=_device_map(hardware, is_quantized=is_held or quantization is not None),
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
@@ -231,9 +234,27 @@ def dequantize(model: Any, dtype: torch.dtype) -> Any:
         setattr(model, flag, False)
     model.hf_quantizer = None
     model.__dict__.pop("hf_device_map", None)
+    _forget_few_bits(model)
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     return model
+
+
+def _forget_few_bits(model: Any) -> None:
+    """Transformers would save the weights as it read them, by ways that cannot be gone backwards.
+
+    Those that can (a mixture's experts) stay: they say how the model's own files look.
+    """
+
+    def goes_backwards(conversion: Any) -> bool:
+        try:
+            conversion.reverse_transform()
+        except NotImplementedError:
+            return False
+        return True
+
+    if (ways := getattr(model, "_weight_conversions", None)) is not None:
+        model._weight_conversions = [way for way in ways if goes_backwards(way)]
 
 
 def _dequantized_weight(layer: Any) -> Tensor:
@@ -260,12 +281,6 @@ def _quantization(
         bnb_4bit_compute_dtype=precision.compute_dtype,
         bnb_4bit_quant_storage=precision.weights_dtype,  # so that FSDP can flatten it with the rest
     ), []
-
-
-def _is_quantized_by_bnb(config: Any) -> bool:
-    """Whether the checkpoint holds bitsandbytes' weights; their own settings are then used."""
-    own = getattr(config, "quantization_config", None)
-    return isinstance(own, dict) and own.get("quant_method") == "bitsandbytes"
 
 
 def _require_all_weights(spec: ModelSpec, loading: dict[str, Any]) -> None:

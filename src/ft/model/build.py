@@ -19,6 +19,7 @@ from ft.model.base import (
     load_config,
 )
 from ft.model.base_check import ADAPTER_CONFIG, read_adapter_config
+from ft.model.checkpoint_format import quantization_of, require_format
 from ft.model.execution import Execution
 from ft.model.freeze import freeze_all_but
 from ft.model.frozen import shorten_linears
@@ -66,6 +67,7 @@ def build_model(  # noqa: PLR0913  # the one door: each argument is a decision m
         UserError: the base cannot be read, or the specs do not fit it.
     """
     model = _with_bits_of(model, adapter)
+    require_format(quantization_of(load_config(model)), model, adapter)
     attention = attention or _choose_attention(model, adapter, precision, hardware)
     torch.set_float32_matmul_precision("high" if precision.tf32 else "highest")
     base = load_base(

@@ -19,7 +19,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -27,7 +27,8 @@ from typing import Any, Literal, NoReturn
 import torch
 from torch import Tensor
 
-from ft.model import Hardware, LoadedModel, Precision, load_base, load_trained
+from ft.model import Hardware, LoadedModel, Precision, load_base, load_config, load_trained
+from ft.model.checkpoint_format import is_held_in_few_bits, quantization_of, require_mergeable
 from ft.model.precision import DTYPES, NumberFormat
 from ft.runtime.durable import staged_folder, write_json
 from ft.runtime.errors import FtError, Problem, UserError
@@ -62,9 +63,16 @@ class _Source:
     hardware: Hardware
 
     @property
+    def quantization(self) -> Mapping[str, Any]:
+        """What the base's checkpoint says of few bits that it holds itself."""
+        found = quantization_of(load_config(self.model))
+        return found if is_held_in_few_bits(found) else {}
+
+    @property
     def is_quantized(self) -> bool:
         """Whether the base was held in 4 or 8 bits."""
-        return self.model.load_in_4bit or self.model.load_in_8bit or self.adapter.adapter == "qlora"
+        asked = self.model.load_in_4bit or self.model.load_in_8bit
+        return asked or self.adapter.adapter == "qlora" or bool(self.quantization)
 
 
 @dataclass(frozen=True)
@@ -166,6 +174,7 @@ def _refuse_before_loading(source: _Source, out: Path, probes: list[list[int]]) 
                 fix="use the base and the adapter together, as `ft infer` and peft do",
             )
         )
+    require_mergeable(source.quantization, source.model)
     is_foreign = out.exists() and not (out / MERGE_FILE).is_file()
     if is_foreign and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(
