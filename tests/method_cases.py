@@ -76,7 +76,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {"load_in_4bit": False},
     "8 bits": {"load_in_8bit": True, "load_in_4bit": False},
     "4 bits": {"load_in_4bit": True},
-    "recomputed": {"gradient_checkpointing": True},
+    "recomputed": {"gradient_checkpointing": "always"},
     "packed": {"sample_packing": True},
 }
 """What a way to tune is combined with; the columns of the table."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 
+import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -205,9 +206,8 @@ def change_nothing(layer, merge):
 @pytest.mark.parametrize("fault", [scale_wrongly, change_nothing])
 def test_a_wrong_merge_of_a_layer_is_caught(tiny_llama, tmp_path, monkeypatch, fault):
     run = Run(tiny_llama, tmp_path)
-    adapted = type(run.trained.model.get_submodule("base_model.model.model.layers.0.mlp.up_proj"))
-    merge = adapted.merge
-    monkeypatch.setattr(adapted, "merge", lambda layer, safe_merge: fault(layer, merge))
+    merge = peft.tuners.lora.Linear.merge
+    monkeypatch.setattr(peft.tuners.lora.Linear, "merge", lambda layer, safe_merge: fault(layer, merge))
     with pytest.raises(FtError, match="does not compute what the adapter does"):
         run.merge()
     assert not (tmp_path / "merged").exists()
