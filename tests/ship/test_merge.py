@@ -207,7 +207,9 @@ def change_nothing(layer, merge):
 def test_a_wrong_merge_of_a_layer_is_caught(tiny_llama, tmp_path, monkeypatch, fault):
     run = Run(tiny_llama, tmp_path)
     merge = peft.tuners.lora.Linear.merge
-    monkeypatch.setattr(peft.tuners.lora.Linear, "merge", lambda layer, safe_merge: fault(layer, merge))
+    monkeypatch.setattr(
+        peft.tuners.lora.Linear, "merge", lambda layer, safe_merge: fault(layer, merge)
+    )
     with pytest.raises(FtError, match="does not compute what the adapter does"):
         run.merge()
     assert not (tmp_path / "merged").exists()
