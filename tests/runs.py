@@ -91,7 +91,7 @@ def stop_after(step):
 def start_ft(*arguments, **options) -> subprocess.Popen:
     """`ft` as a process of its own, on one thread; its output is kept."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
     command = [sys.executable, "-m", "ft", *map(str, arguments)]
     return subprocess.Popen(command, env=environment, **(pipes | options))
 

@@ -119,6 +119,39 @@ def test_what_a_strategy_prints_is_left_to_it(folder, tokenizer, capsys):
     assert "here" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("answer", ["random.choice('abcdefgh') * 9", "str(next(count))"])
+def test_a_strategy_that_is_not_steady_is_noted_with_its_record(answer, folder, tokenizer):
+    source = (
+        "import itertools, random\nfrom ft.data import Segment\ncount = itertools.count(1)\n"
+        "def segments(record):\n"
+        f"    return [Segment('a b', False), Segment({answer}, True)]\n"
+    )
+    (report,) = prepared(folder, tokenizer, source).report.datasets
+    assert any(re.search(r"the second time \(first \S*d\.jsonl:1\)", n) for n in report.notes)
+
+
+def test_a_slow_strategy_takes_its_time_and_is_told_of(folder, tokenizer):
+    source = (
+        "import time\nfrom ft.data import Segment\ndef segments(record):\n    time.sleep(0.05)\n"
+        "    return [Segment('a b', False), Segment(record['answer'], True)]\n"
+    )
+    told = []
+    (folder / "s.py").write_text(source)
+    spec = DataSpec.model_validate_json(
+        json.dumps({"datasets": [{"path": "d.jsonl", "type": "./s.py"}], "sequence_len": 64})
+    )
+    data = prepare_data(
+        spec,
+        tokenizer=tokenizer,
+        seed=0,
+        base_dir=folder,
+        on_progress=lambda *all: told.append(all),
+    )
+    assert len(data.train) == 3
+    assert told[-1][1] == 3
+    assert not [note for note in data.report.datasets[0].notes if "second time" in note]
+
+
 def test_a_strategy_that_changes_its_record_changes_no_other(folder, tokenizer):
     source = (
         "from ft.data import Segment\n"
@@ -128,6 +161,7 @@ def test_a_strategy_that_changes_its_record_changes_no_other(folder, tokenizer):
     data = prepared(folder, tokenizer, source)
     assert len(data.train) == 3
     assert data.layouts[0].response_fields == ("answer",)
+    assert not [note for note in data.report.datasets[0].notes if "second time" in note]
 
 
 def test_python_goes_on_as_before(folder, tokenizer):

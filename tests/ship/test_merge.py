@@ -77,6 +77,7 @@ def largest_difference(left, right):
 BASES = {
     "plain": ("chatml", {}, {}),
     "tied": ("chatml-tied", {}, {}),
+    "rank-stabilized": ("chatml", {"peft_use_rslora": True}, {}),
     "nf4": ("chatml", {}, {"load_in_4bit": True}),
     "modules_to_save": ("chatml", {"lora_modules_to_save": ("lm_head",)}, {}),
     "new tokens": ("chatml", {}, {"tokens": ("<sql>",)}),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from ft.data.control_tokens import ControlTokens
@@ -27,6 +28,10 @@ from ft.spec.runspec import DatasetSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+_NUM_TRIED_AGAIN = 3
+"""Records of a chunk that a user's code is asked for twice."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,8 @@ class ChunkTokenizer:
                 if token := self._control_tokens.first_in(raw.fields):
                     judge.report.note_control_token(token, raw.origin)
         tokens = tokenize(rendered, self._tokenizer)
+        if recipe.source is not None:
+            self._note_if_unsteady(records[:_NUM_TRIED_AGAIN], tokens, judge.report)
         if recipe.spec.logprobs_field is None:
             rows = judge.judge(records, tokens, weights if recipe.spec.field_weight else None)
         else:
@@ -151,6 +158,21 @@ class ChunkTokenizer:
         lengths = rows.lengths.tolist()
         parts = [each.cut(length) for each, length in zip(teachers, lengths, strict=True)]
         return replace(rows, teacher=joined([no_teacher(0), *parts]))
+
+    def _note_if_unsteady(
+        self, records: Sequence[Record], made: Sequence[Sequence[Tokens]], report: DatasetReport
+    ) -> None:
+        """Asks a user's code again: does it make the same of the same record?"""
+        try:
+            again = tokenize(
+                [self._strategy.render(each.fields) for each in records], self._tokenizer
+            )
+        except RecordError:
+            again = []
+        for record, first, second in zip_longest(records, made[: len(records)], again):
+            if list(first) != list(second or ()):
+                report.first_unsteady = str(record.origin)
+                return
 
 
 def _end_ids(eot_tokens: tuple[str, ...], tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

@@ -130,6 +130,11 @@ class Intake:
             report.notes.append(self._end_token_note())
         if report.num_with_control_tokens:
             report.notes.append(_control_token_note(report))
+        if report.first_unsteady:
+            report.notes.append(
+                f"the strategy makes something else of the same record the second time (first "
+                f"{report.first_unsteady}): what is cached counts, and without it no run resumes"
+            )
 
     def _end_token_note(self) -> str:
         report = self.report

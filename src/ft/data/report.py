@@ -84,6 +84,7 @@ class DatasetReport:
         num_without_end: Kept records whose last trained tokens end no turn.
         num_with_control_tokens: Records whose own text spells a control token.
         first_control_token: Which one, and where, of the first of them.
+        first_unsteady: Where the first record is of which a user's code made two different things.
         longest: Tokens of the longest record that was too long; 0 if none was.
         drops: Kind of loss -> its count and examples.
         notes: What else the user should know.
@@ -103,6 +104,7 @@ class DatasetReport:
     num_without_end: int = 0
     num_with_control_tokens: int = 0
     first_control_token: str = ""
+    first_unsteady: str = ""
     longest: int = 0
     drops: dict[str, DropTally] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -125,6 +127,7 @@ class DatasetReport:
         for name in _COUNTS:
             setattr(self, name, getattr(self, name) + getattr(part, name))
         self.first_control_token = self.first_control_token or part.first_control_token
+        self.first_unsteady = self.first_unsteady or part.first_unsteady
         self.longest = max(self.longest, part.longest)
         for reason, tally in part.drops.items():
             total = self.drops.setdefault(reason, DropTally(tally.is_consented))

@@ -89,9 +89,10 @@ def _open_finished(run: RunDirectory, *, trusts_code: bool) -> TrainedRun:
             )
         )
     spec = load_spec(run.resolved_spec).spec
+    commit = identity.get("base_revision") or spec.model.revision_of_model
     return TrainedRun(
         run.path,
-        spec.model,
+        spec.model.model_copy(update={"revision_of_model": commit}),  # whatever its branch is now
         spec.adapter,
         spec.precision,
         _read_layouts(run.prompt_file, trusts_code=trusts_code),

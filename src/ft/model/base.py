@@ -9,6 +9,7 @@ dequantize     a quantized base as plain linear layers: the function that an ada
 
 from __future__ import annotations
 
+import re
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,8 +139,16 @@ def load_base(
             output_loading_info=True,
         )
     _require_all_weights(spec, loading)
-    revision = None if is_local(spec.base_model) else getattr(config, "_commit_hash", None)
-    return BaseModel(model, revision, tuple(notes))
+    return BaseModel(model, _commit(spec, config), tuple(notes))
+
+
+def _commit(spec: ModelSpec, config: Any) -> str | None:
+    """The commit that was loaded: transformers told it until 5.23, later ones take it as asked."""
+    if is_local(spec.base_model):
+        return None
+    asked = spec.revision_of_model or ""
+    is_commit = re.fullmatch(r"[0-9a-f]{40}", asked) is not None
+    return getattr(config, "_commit_hash", None) or (asked if is_commit else None)
 
 
 def fold_experts(model: Any, spec: ModelSpec) -> list[str]:

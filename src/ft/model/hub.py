@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from huggingface_hub import (
+    constants,
+    get_hf_file_metadata,
+    hf_hub_download,
+    hf_hub_url,
+    try_to_load_from_cache,
+)
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -62,7 +69,7 @@ def _stumbled(error: Exception, name: str, role: str) -> Problem:
     )
 
 
-def require_on_hub(name: str, file: str, *, role: str, revision: str | None = None) -> None:
+def require_on_hub(name: str, file: str, *, role: str, revision: str | None = None) -> str | None:
     """Asks once, at the start, whether a file of the hub is there and may be read.
 
     The libraries' own loading asks again and again for a minute where there is no network.
@@ -72,6 +79,10 @@ def require_on_hub(name: str, file: str, *, role: str, revision: str | None = No
         file: A file of it: `CONFIG`.
         role: What it is, as the YAML calls it.
         revision: Branch, tag or commit.
+
+    Returns:
+        The commit that the revision stands for now; in the local cache, if the hub is out of reach:
+        then nothing more is asked of the hub by this process.
 
     Raises:
         UserError: it is not on the hub, not for this account, or neither within reach nor in the
@@ -83,8 +94,14 @@ def require_on_hub(name: str, file: str, *, role: str, revision: str | None = No
         except _REFUSALS:
             raise
         except Exception as error:  # a matter of the network, and libraries differ in its classes
-            if not isinstance(try_to_load_from_cache(name, file, revision=revision), str):
+            cached = try_to_load_from_cache(name, file, revision=revision)
+            if not isinstance(cached, str):
                 raise LocalEntryNotFoundError(str(error)) from error
+            # The libraries' own switch: else each of them asks again and again for half a minute.
+            constants.HF_HUB_OFFLINE = True
+        else:  # asked for by its branch, so that the cache knows where the branch stood
+            cached = hf_hub_download(name, file, revision=revision)
+        return Path(cached).parent.name  # .../snapshots/COMMIT/config.json
 
 
 def _explain(error: Exception, name: str, role: str, revision: str | None) -> Problem | None:

@@ -7,6 +7,7 @@ fsync(parent).
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import json
@@ -52,8 +53,9 @@ def staged_file(target: Path) -> Iterator[TextIO]:
 def staged_folder(target: Path) -> Iterator[Path]:
     """A folder to fill, which becomes ``target`` when the block ends, or vanishes if it raises.
 
-    An existing target is moved aside first and removed last, so that there is always a whole one,
-    under its name or, for the moment between two renames, beside it.
+    An existing target and the new one change places at once, where the kernel can do that, and the
+    old one is removed last: there is always a whole one under the name. Elsewhere there is none for
+    the moment between two renames.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = target.with_name(f"{STAGING_PREFIX}{target.name}-{os.getpid()}")
@@ -71,11 +73,28 @@ def staged_folder(target: Path) -> Iterator[Path]:
 
 def _swap_in(staging: Path, target: Path) -> None:
     old = target.with_name(f"{STAGING_PREFIX}old-{target.name}-{os.getpid()}")
-    if os.path.lexists(target):
+    if not os.path.lexists(target):
+        staging.rename(target)
+    elif _exchange(staging, target):
+        old = staging
+    else:
         target.rename(old)
-    staging.rename(target)
+        staging.rename(target)
     sync_folder(target.parent)
     remove(old)
+
+
+_AT_WORKING_DIRECTORY, _RENAME_EXCHANGE = -100, 2  # AT_FDCWD of fcntl.h, and of linux/fs.h
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Two names change places in one step (renameat2); false where there is no such call."""
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is None:
+        return False
+    paths = (os.fsencode(one), os.fsencode(other))
+    here = _AT_WORKING_DIRECTORY
+    return bool(call(here, paths[0], here, paths[1], _RENAME_EXCHANGE) == 0)
 
 
 def is_staging(name: str) -> bool:

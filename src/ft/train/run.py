@@ -56,6 +56,7 @@ from ft.train.claim import ClaimedRun
 from ft.train.determinism import computing_deterministically
 from ft.train.loop import LoopSettings, OnEvent, TrainingLoop
 from ft.train.optimizer import build_optimizer, optimizer_state_bytes
+from ft.train.pinned import with_pinned_base
 from ft.train.planning import Planner, RunPlan, apply_plan, layout_of, planner_of, stored_plan
 from ft.train.record import begin_run, describe_run, finish_run
 from ft.train.rehearsal import is_out_of_memory, rehearse
@@ -160,10 +161,10 @@ def build_run(claimed: ClaimedRun, teller: Teller, stand_ins: StandIns = _NO_STA
         UserError: wrong data, or data that changed under a run.
         torch.OutOfMemoryError: the model does not fit.
     """
-    run, spec = claimed.directory, claimed.spec
+    run, spec = claimed.directory, with_pinned_base(claimed)
     hardware = probe_hardware()
     tokenizer = stand_ins.tokenizer or load_tokenizer(spec.model)
-    data = stand_ins.data or _prepare_data(claimed, tokenizer, teller)
+    data = stand_ins.data or _prepare_data(spec, claimed.config, tokenizer, teller)
     for layout in data.layouts:
         if layout.source is not None:
             trust_code(layout.source.sha256)
@@ -234,13 +235,14 @@ def _plan_of_run(claimed: ClaimedRun, planner: Planner) -> RunPlan:
     return replace(plan, words=(*plan.words, words))
 
 
-def _prepare_data(claimed: ClaimedRun, tokenizer: LoadedTokenizer, teller: Teller) -> TrainingData:
-    spec = claimed.spec
+def _prepare_data(
+    spec: RunSpec, config: Path, tokenizer: LoadedTokenizer, teller: Teller
+) -> TrainingData:
     return prepare_training_data(
         spec.data,
         tokenizer=tokenizer.tokenizer,
         seed=spec.training.seed,
-        base_dir=claimed.config.parent,
+        base_dir=config.parent,
         on_progress=teller.progress,
         cache=token_cache(spec.data.dataset_prepared_path, tokenizer_identity(spec.model)),
         on_news=lambda lines: teller.tell("stream", summary=list(lines)),
