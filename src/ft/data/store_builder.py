@@ -31,8 +31,10 @@ _TYPES = {
     "teacher_ids": "<i4",
     "teacher_logprobs": "<f4",
 }
-_HASHED = tuple(name for name in _TYPES if name not in ("num_trained", "places"))
-"""The columns that decide what is trained."""
+_TOLD_OF = ("num_trained", "places")
+"""The columns that decide nothing of what is trained."""
+_ALWAYS_HASHED = ("input_ids", "labels", "offsets")
+_OF_TEACHER = ("teacher_counts", "teacher_ids", "teacher_logprobs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class TokenStoreBuilder:
         self._sources: dict[tuple[str, str], int] = {}
         self._num_tokens = 0
         self._has_teacher = False
+        self._has_weights = False
         self._columns["offsets"].append(np.zeros(1))
 
     def append(self, rows: Rows) -> None:
@@ -87,7 +90,9 @@ class TokenStoreBuilder:
         self._columns["num_trained"].append(rows.num_trained)
         self._columns["places"].append(places)
         ones = np.ones(len(rows.lengths), np.float32)
-        self._columns["weights"].append(ones if rows.weights is None else rows.weights)
+        weights = ones if rows.weights is None else rows.weights
+        self._has_weights |= bool((weights != 1).any())
+        self._columns["weights"].append(weights)
         self._append_teacher(rows)
         self._num_tokens += len(rows.input_ids)
 
@@ -105,7 +110,7 @@ class TokenStoreBuilder:
 
     def build(self) -> TokenStore:
         """The store of everything that was appended."""
-        sums = "".join(self._columns[name].sha256.hexdigest() for name in _HASHED)
+        sums = "".join(self._columns[name].sha256.hexdigest() for name in self._hashed())
         digest = hashlib.sha256(sums.encode()).hexdigest()
         sources = tuple(self._sources)
         if self._folder is None:
@@ -113,6 +118,15 @@ class TokenStoreBuilder:
             return _store(arrays, sources, digest)
         self.close()
         return open_store(self._folder, sources, digest)
+
+    def _hashed(self) -> list[str]:
+        """The columns that decide what is trained.
+
+        Those that say nothing are left out, so that data of former versions, which had no such
+        columns, is known again as what a run began with.
+        """
+        weights = ("weights",) if self._has_weights else ()
+        return [*_ALWAYS_HASHED, *weights, *(_OF_TEACHER if self._has_teacher else ())]
 
     def close(self) -> None:
         """Closes the files, all of them even where one can't be written to its end."""
@@ -136,7 +150,7 @@ class _Column:
     def __init__(self, name: str, folder: Path | None) -> None:
         self._type = np.dtype(_TYPES[name])
         self.sha256 = hashlib.sha256()
-        self._is_hashed = name in _HASHED
+        self._is_hashed = name not in _TOLD_OF
         self.sink: IO[bytes] = io.BytesIO() if folder is None else _file(folder, name).open("wb")
 
     def append(self, values: npt.NDArray[Any]) -> None:
