@@ -168,6 +168,7 @@ def test_the_command(shape_only, tmp_path):
     assert record["command"] == "ft bench run.yml --steps 2 --lora-r 8 --json made/b.json"
     assert record["environment"]["libraries"]["torch"]
     assert record["device"]["kind"] == "cpu"
+    assert record["model"]["base_model"] == str(shape_only)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["made", "run.yml", "shape"]
 
 

@@ -96,7 +96,7 @@ def measure(loaded: LoadedSpec, options: BenchOptions, *, on_event: OnEvent) -> 
 
     def note(event: dict[str, Any]) -> None:
         if event["event"] in ("model", "plan"):
-            facts[event["event"]] = event
+            facts[event["event"]] = dict(event)
         on_event(event)
 
     try:
@@ -113,6 +113,7 @@ def measure(loaded: LoadedSpec, options: BenchOptions, *, on_event: OnEvent) -> 
             ran.device,
             in_4bit=loaded.spec.model.load_in_4bit,
         )
+        facts["model"]["base_model"] = loaded.spec.model.base_model  # as the config names it
     except Interrupted as stopped:  # whose own words promise a checkpoint
         raise Interrupted(stopped.signal_number, "the measurement was stopped") from None
     return Measured(options.records, facts, ran.clock, ran.pass_shape, ran.workload, *limits)
