@@ -8,7 +8,7 @@ import yaml
 import method_cases
 from ft.runtime.errors import UserError
 from ft.spec import load_spec
-from ft.spec.methods import IDLE_ELSEWHERE, METHODS
+from ft.spec.methods import IDLE_ELSEWHERE, METHODS, can_recompute, in_four_bits
 from ft.spec.runspec import AdapterSpec, TrainingSpec
 from ft.spec.sections.adapter import AdapterName
 
@@ -80,3 +80,15 @@ def test_other_names_are_read(tmp_path, old):
     path = tmp_path / "c.yml"
     path.write_text(START + f"adapter: {old}\n")
     assert load_spec(path).spec.adapter.adapter in METHODS
+
+
+def test_what_a_plan_may_do_follows_the_method():
+    assert not can_recompute("prefix_tuning")
+    assert can_recompute("prompt_tuning")
+    assert can_recompute(None)
+    assert [in_four_bits(name) for name in (None, "lora", "ia3", "lokr")] == [
+        "qlora",
+        "qlora",
+        "ia3",
+        None,
+    ]

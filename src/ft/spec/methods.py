@@ -37,6 +37,8 @@ class Method:
     """Whether what it learned becomes part of the base's weights."""
     learns_tokens: bool = True
     """Whether embeddings of new tokens can be trained beside it."""
+    recomputes: bool = True
+    """Whether layers can be computed again in the backward pass."""
 
 
 _LORA = Method(
@@ -113,6 +115,7 @@ METHODS: dict[str, Method] = {
         "prefix tuning, P-tuning v2",
         "2101.00190, 2110.07602",
         frozenset({_GO_ON, "num_virtual_tokens", "prefix_projection", "encoder_hidden_size"}),
+        recomputes=False,
         needs_padding=True,
         is_merged=False,
         learns_tokens=False,
@@ -172,6 +175,18 @@ def idle_keys(adapter: str | None, given: frozenset[str]) -> list[str]:
     if adapter is None:
         return []
     return sorted((given & IDLE_ELSEWHERE) - METHODS[adapter].keys)
+
+
+def can_recompute(adapter: str | None) -> bool:
+    """Whether layers under this method can be computed again in the backward pass."""
+    return adapter is None or METHODS[adapter].recomputes
+
+
+def in_four_bits(adapter: str | None) -> str | None:
+    """What trains on a 4-bit base in its place, itself if it can; None: it is not trained there."""
+    if adapter is None or adapter in ("lora", "qlora"):
+        return "qlora"
+    return None if "load_in_4bit" in METHODS[adapter].refuses else adapter
 
 
 def methods_taking(key: str) -> list[str]:

@@ -275,7 +275,8 @@ class TrainingLoop:
         self.watch.mark("optimizer")
         self.optimizer.step()
         was_skipped = bool(self.accelerator.optimizer_step_was_skipped)
-        self.after_update(self.state.step)  # while the gradients are there
+        if not was_skipped:  # while the gradients are there, and are numbers
+            self.after_update(self.state.step - self.state.num_skipped_steps)
         self.optimizer.zero_grad()
         if not was_skipped:
             self.schedule.step()

@@ -20,6 +20,7 @@ from ft.plan import Budget, Choice, Planned, RunNeed, card_of, choose, least, pl
 from ft.plan.memory import MARGIN, MemoryParts
 from ft.runtime import MachineError, Problem, UserError
 from ft.spec import RunSpec
+from ft.spec.methods import can_recompute
 from ft.train.remedies import cheapest_change
 from ft.train.workload import Rows, assumed_rows, need_of, rows_of
 
@@ -76,6 +77,8 @@ class RunPlan:
 def recompute_of(spec: RunSpec) -> bool | str:
     """What may be recomputed: where memory asks for it (True), "always", or never (False)."""
     asked = spec.training.gradient_checkpointing
+    if not can_recompute(spec.adapter.adapter):
+        return False
     return True if asked is None else asked
 
 

@@ -13,6 +13,7 @@ from ft.model import Hardware
 from ft.plan import CARDS, Budget, choose, least, planned
 from ft.runtime.errors import UserError
 from ft.spec import RunSpec
+from ft.spec.methods import can_recompute, in_four_bits
 from ft.spec.runspec import sections_of_keys
 from ft.train.workload import Rows, need_of
 
@@ -56,7 +57,7 @@ def with_keys(spec: RunSpec, change: Change) -> RunSpec:
 
 def _changes(spec: RunSpec, rows: Rows) -> Iterator[tuple[str, Change]]:
     training, adapter = spec.training, spec.adapter.adapter
-    if training.gradient_checkpointing is False:
+    if training.gradient_checkpointing is False and can_recompute(adapter):
         yield "the same results, slower", {"gradient_checkpointing": True}
     if training.micro_batch_size > 1:
         count = training.micro_batch_size * training.gradient_accumulation_steps
@@ -69,9 +70,10 @@ def _changes(spec: RunSpec, rows: Rows) -> Iterator[tuple[str, Change]]:
     if adapter is None and spec.precision.bf16 != "full":
         halved = {**frugal, "bf16": "full"}
         yield "weights and gradients in bf16", halved
-    if not spec.model.load_in_4bit:
+    there = in_four_bits(adapter)
+    if not spec.model.load_in_4bit and there is not None:
         words = "an adapter on a base" if adapter is None else "the base"
-        yield f"{words} in 4 bits", {"adapter": "qlora", "load_in_4bit": True}
+        yield f"{words} in 4 bits", {"adapter": there, "load_in_4bit": True}
     tokens = min(spec.data.sequence_len, rows.longest) // 2
     while tokens >= _FEWEST_TOKENS:
         yield "shorter records", {"sequence_len": tokens}
@@ -95,6 +97,8 @@ def _peak_if_fits(spec: RunSpec, rows: Rows, hardware: Hardware, budget: Budget)
 
 def _recompute(spec: RunSpec) -> bool | str:
     asked = spec.training.gradient_checkpointing
+    if not can_recompute(spec.adapter.adapter):
+        return False
     return True if asked is None else asked
 
 

@@ -49,6 +49,7 @@ from ft.runtime.durable import is_disk_full
 from ft.runtime.trust import trust_code
 from ft.spec import RunSpec
 from ft.spec.duration import seconds_of
+from ft.spec.methods import can_recompute, in_four_bits
 from ft.train.apart import require_records_apart
 from ft.train.cadence import checkpoint_cadence, evaluation_cadence
 from ft.train.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
@@ -447,18 +448,18 @@ def _disk_full(run: RunDirectory) -> MachineError:
 
 def out_of_memory(spec: RunSpec, error: Exception) -> MachineError:
     """The cheapest change that lowers the peak, results unchanged if possible."""
-    training = spec.training
+    training, adapter = spec.training, spec.adapter.adapter
     if training.micro_batch_size > 1:
         half = training.micro_batch_size // 2
         steps = training.gradient_accumulation_steps * training.micro_batch_size // half
         options = f"--micro-batch-size {half} --gradient-accumulation-steps {steps}"
         fix = f"same results in less memory: {options}"
-    elif training.gradient_checkpointing is False:
+    elif training.gradient_checkpointing is False and can_recompute(adapter):
         fix = "same results in less memory, about a third slower: --gradient-checkpointing true"
-    elif spec.adapter.adapter is None:
+    elif adapter is None:
         fix = "train an adapter instead: --adapter qlora --load-in-4bit true"
-    elif not spec.model.load_in_4bit:
-        fix = "hold the base in 4 bits: --adapter qlora --load-in-4bit true"
+    elif not spec.model.load_in_4bit and (there := in_four_bits(adapter)):
+        fix = f"hold the base in 4 bits: --adapter {there} --load-in-4bit true"
     else:
         fix = f"shorter records: --sequence-len {spec.data.sequence_len // 2}"
     what = str(error).split(". ")[0]

@@ -33,7 +33,10 @@ class Attached:
         """Told how long the run is, before its first step."""
 
     def after_update(self, step: int) -> None:
-        """Called between an optimizer step, counted from 0, and the end of its gradients."""
+        """Called after each optimizer step, counted from 0, while its gradients are there.
+
+        A step that a loss scaler skipped is none.
+        """
 
     def penalty(self) -> Tensor | None:
         """What is added to a token's mean loss: a scalar with a gradient; None: nothing."""
