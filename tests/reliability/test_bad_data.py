@@ -8,6 +8,8 @@ import os
 import re
 import signal
 import stat
+import subprocess
+import sys
 import time
 
 import pyarrow as pa
@@ -173,3 +175,41 @@ def test_files_that_are_none(name, expected, special, tokenizer, monkeypatch):
 def test_a_file_that_may_not_be_read(special, tokenizer):
     assert stat.S_IMODE((special / "closed.jsonl").stat().st_mode) == 0
     assert "Permission denied" in said_of(special, tokenizer, path=str(special / "closed.jsonl"))
+
+
+MEASURE = """
+import json, resource, sys
+from pathlib import Path
+import tiny
+from ft.data import prepare_data
+from ft.runtime import UserError
+from ft.spec import DatasetSpec, DataSpec
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+tokenizer = tiny.chatml_tokenizer()
+spec = lambda name: DataSpec(datasets=(DatasetSpec(path=name, type="alpaca"),), dataset_num_proc=1)
+prepare_data(spec("small.jsonl"), tokenizer=tokenizer, seed=0, base_dir=Path())
+before = peak()
+try:
+    prepare_data(spec("large.jsonl"), tokenizer=tokenizer, seed=0, base_dir=Path())
+except UserError as error:
+    print(str(error)[:500])
+print("PEAK", peak() - before)
+"""
+
+
+@pytest.mark.slow
+def test_a_row_of_100_mb_takes_little_more_memory_than_itself(tmp_path):
+    size = 100_000_000
+    (tmp_path / "small.jsonl").write_bytes(GOOD)
+    (tmp_path / "large.jsonl").write_bytes(GOOD + b'{"instruction": "%s"}\n' % (b"x" * size))
+    paths = os.pathsep.join(filter(None, sys.path))
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE], cwd=tmp_path, env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"large\.jsonl:2", done.stdout), done.stdout
+    assert int(done.stdout.split("PEAK")[1]) < 3.2 * size

@@ -1,12 +1,14 @@
 """A checkpoint with one byte changed or some missing: named, set aside, the one before is used."""
 
 import os
+import time
 
 import pytest
 from programme.damage import NUM_OFFSETS, cut, flip
 from programme.saves import commit
 
 from ft.train.checkpoint import CheckpointFolder
+from runs import curve, events, run, write_config
 
 FILES = ("adapter_config.json", "optimizer.safetensors", "trainer_state.json", "manifest.json")
 
@@ -50,6 +52,27 @@ def test_clocks_are_not_asked(tmp_path):
     commit(folder, 4)
     assert folder.newest(print).state.step == 4
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000003", "step-000004"]
+
+
+def test_a_clock_that_jumps_changes_no_duration_and_no_choice(tmp_path, tiny_llama, monkeypatch):
+    """A day back after every event, as if set by hand; then a day on."""
+    real, shift = time.time, [0.0]
+    monkeypatch.setattr(time, "time", lambda: real() + shift[0])
+
+    def jump(event):
+        shift[0] += -86_400 if event.get("step", 0) < 4 else 2 * 86_400
+
+    config = write_config(tmp_path, tiny_llama, max_steps=6, save_steps=1, save_total_limit=2)
+    result = run(config, on_event=jump)
+    out = tmp_path / "out"
+    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == [
+        "step-000005",
+        "step-000006",
+    ]
+    assert 0 < result["train_time_s"] <= result["total_time_s"] < 600
+    assert all(0 < each["step_time_s"] < 600 for each in events(out, "step"))
+    assert all(0 <= each["save_time_s"] < 600 for each in events(out, "checkpoint"))
+    assert [step for step, *_ in curve(out)] == [1, 2, 3, 4, 5, 6]
 
 
 def test_what_is_needed_is_never_removed(tmp_path):

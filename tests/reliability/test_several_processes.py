@@ -1,6 +1,9 @@
 """`ft train --processes 2`: the same losses as one, and nobody is left behind when one is lost."""
 
+import json
 import os
+import resource
+import shutil
 import signal
 import time
 
@@ -8,6 +11,7 @@ import pytest
 import torch
 from programme.bench import Bench
 from programme.lost import chain_of_losses, is_gone, processes_of
+from safetensors.torch import load_file, save_file
 
 from runs import curve, events, reached, run, start_ft, wait_for, write_config
 
@@ -83,6 +87,44 @@ def test_a_signal_saves_once_and_leaves(group):
     assert f"stopped by SIGTERM after step {step}, which is saved" in error
     assert (out / "checkpoints" / f"step-{step:06d}").is_dir()
     assert all(map(is_gone, ranks.values()))
+
+
+def test_one_that_cannot_save_ends_all_and_no_half_checkpoint_is_left(group):
+    """The one that writes may write no more; the other one has no trouble of its own."""
+    command, ranks, out = group
+    limit = resource.prlimit(ranks[0], resource.RLIMIT_FSIZE)
+    resource.prlimit(ranks[0], resource.RLIMIT_FSIZE, (4000, limit[1]))
+    _, error = command.communicate(timeout=60)
+    assert command.returncode == 3, error
+    assert "no space left" in error or "could not write" in error
+    assert "Traceback" not in error
+    assert all(map(is_gone, ranks.values()))
+    left = [path.name for path in (out / "checkpoints").iterdir()]
+    assert left
+    assert all(name.startswith("step-") for name in left)
+
+
+@pytest.mark.slow
+def test_a_record_that_gives_nan_on_one_of_two_stops_both_before_the_step(tmp_path, tiny_llama):
+    base = shutil.copytree(tiny_llama, tmp_path / "base")
+    vocabulary = json.loads((base / "tokenizer.json").read_text())["model"]["vocab"]
+    weights = load_file(base / "model.safetensors")
+    weights["model.embed_tokens.weight"][vocabulary["æ"]] = torch.nan  # the first byte of 水
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    config = write_config(tmp_path, base, save_steps=1, save_total_limit=20, num_epochs=2)
+    data = tmp_path / "data.jsonl"
+    lines = data.read_text().splitlines()
+    lines[11] = lines[11].replace("SELECT", "SELECT \u6c34")
+    data.write_text("\n".join(lines) + "\n")
+    command = start_ft("train", config, "--processes", 2)
+    _, error = command.communicate(timeout=200)
+    assert command.returncode == 4, error
+    assert "data.jsonl:12" in error
+    assert error.count("the loss of step") == 1, "told once"
+    (failed,) = events(tmp_path / "out", "failed")
+    assert len(curve(tmp_path / "out")) == failed["step"] - 1
+    saved = [load_file(path) for path in (tmp_path / "out").rglob("adapter_model.safetensors")]
+    assert all(tensor.isfinite().all() for state in saved for tensor in state.values())
 
 
 @pytest.mark.slow

@@ -1,0 +1,104 @@
+"""Resumed from every step, and stopped at any time: the run is the uninterrupted one, bit for bit.
+
+A checkpoint is of an optimizer step, so a kill amid the passes of one goes back to its beginning:
+there is no state between passes that could be lost.
+"""
+
+import json
+import random
+import shutil
+import signal
+import time
+
+import pytest
+
+from ft.runtime.durable import sha256_of
+from runs import curve, events, run, start_ft, write_config
+
+KINDS = {
+    "lora": {"lora_dropout": 0.1},
+    "packed": {"lora_dropout": 0.1, "sample_packing": True, "num_epochs": 6},
+    "nf4": {"adapter": "qlora", "load_in_4bit": True, "lora_dropout": 0.1},
+    "full": {"adapter": None, "learning_rate": 1e-3},
+}
+KEYS = {
+    "num_epochs": 2,
+    "save_steps": 1,
+    "save_total_limit": 50,
+    "val_set_size": 3,
+    "eval_steps": 2,
+}
+
+
+def weights_sum(out):
+    (weights,) = out.glob("*model.safetensors")
+    return sha256_of(weights)
+
+
+def resumed_from(step, straight, config):
+    """The run as it stood when the checkpoint of a step was the newest, and on from there."""
+    out = straight.parent / "out"
+    if out.exists():
+        shutil.rmtree(out)
+    shutil.copytree(straight, out)
+    for path in (out / "checkpoints").iterdir():
+        if int(path.name.removeprefix("step-")) > step:
+            shutil.rmtree(path)
+    identity = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps(identity | {"finished": False}))
+    run(config)
+    assert events(out, "resumed")[-1]["step"] == step
+    return out
+
+
+def require_equal_from(steps, tmp_path, base, keys):
+    """Steps are counted from the end where they are negative."""
+    config = write_config(tmp_path, base, **(KEYS | keys))
+    run(config)
+    straight = (tmp_path / "out").rename(tmp_path / "straight")
+    num_steps = len(curve(straight))
+    for step in steps if steps is not None else range(1, num_steps):
+        out = resumed_from(step % num_steps, straight, config)
+        assert curve(out) == curve(straight), step
+        assert weights_sum(out) == weights_sum(straight), step
+
+
+def test_the_edge_of_an_epoch_and_the_last_step(tmp_path, tiny_llama):
+    require_equal_from([4, -1], tmp_path, tiny_llama, KINDS["lora"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_step(kind, tmp_path, tiny_llama):
+    require_equal_from(None, tmp_path, tiny_llama, KINDS[kind])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_fifty_signals_at_random_times(seed, tmp_path, tiny_llama):
+    """Ten a run: while data is read, the model is loaded, between steps, in evaluations and saves."""
+    for name in ("straight", "stopped"):
+        (tmp_path / name).mkdir()
+        write_config(
+            tmp_path / name, tiny_llama, **(KEYS | {"num_epochs": 40, "lora_dropout": 0.1})
+        )
+    run(tmp_path / "straight" / "run.yml")
+    config, out = tmp_path / "stopped" / "run.yml", tmp_path / "stopped" / "out"
+    draw = random.Random(seed)
+    for _ in range(10):
+        process = start_ft("train", config)
+        number = draw.choice([signal.SIGTERM, signal.SIGINT])
+        while not (out / ".lock").exists() and process.poll() is None:
+            time.sleep(0.01)
+        num_begun = len(events(out, "start"))
+        if draw.random() < 0.7:  # else before the first step
+            while len(events(out, "start")) == num_begun and process.poll() is None:
+                time.sleep(0.01)
+        time.sleep(draw.uniform(0, 0.5))
+        process.send_signal(number)
+        _, error = process.communicate(timeout=120)
+        assert process.returncode in (128 + number, 0), error
+        assert "Traceback" not in error
+    run(config)
+    assert curve(out) == curve(tmp_path / "straight" / "out")
+    assert weights_sum(out) == weights_sum(tmp_path / "straight" / "out")
