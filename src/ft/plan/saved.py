@@ -76,7 +76,7 @@ def capture_call(model: nn.Module, layer: nn.Module) -> LayerCall:
     handle = layer.register_forward_pre_hook(note, with_kwargs=True)
     row = torch.arange(NUM_TOKENS, device="meta")[None]
     try:
-        model(input_ids=row, position_ids=row, use_cache=False)
+        model(input_ids=row, use_cache=False)  # one record, so its positions are the default
     except _FirstLayerReached:
         pass
     finally:

@@ -41,6 +41,7 @@ def train(
     from ft.cli.display import run_display
     from ft.cli.preflight import check_hub_names
     from ft.cli.words import duration
+    from ft.spec.methods import METHODS
     from ft.train.claim import claim_run
     from ft.train.processes import follow_lifeline
     from ft.train.signals import leaving_on_signals
@@ -62,7 +63,8 @@ def train(
             with run_display() as display:
                 result = train_run(claimed, on_event=display)
             say(f"done in {duration(result.get('total_time_s', 0.0))}: {out}")
-    merging = f"   ft merge {out}" if loaded.spec.adapter.adapter else ""
+    adapter = loaded.spec.adapter.adapter
+    merging = f"   ft merge {out}" if adapter and METHODS[adapter].is_merged else ""
     say(f'next: ft infer {out} --prompt "..."   ft eval {out}{merging}')
 
 
