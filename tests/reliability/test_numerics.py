@@ -1,32 +1,18 @@
 """Numbers that are none, scales that are not found, losses that flee: stopped, named, not saved."""
 
-import json
-
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from ft.runtime import TrainingError
 from ft.train.checkpoint import TrainerState
 from ft.train.health import MAX_SKIPPED_IN_A_ROW, HealthCheck
+from poison import poison
 from runs import curve, events, run, write_config
 
 
 def test_one_poisoned_record_stops_the_run_before_it_reaches_the_weights(tmp_path, tiny_llama):
     """The embedding of one token is NaN, and one record of 18 has that token."""
-    base = tmp_path / "base"
-    base.mkdir()
-    for path in tiny_llama.iterdir():
-        (base / path.name).write_bytes(path.read_bytes())
-    vocabulary = json.loads((base / "tokenizer.json").read_text())["model"]["vocab"]
-    weights = load_file(base / "model.safetensors")
-    weights["model.embed_tokens.weight"][vocabulary["æ"]] = torch.nan  # the first byte of 水
-    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
-    config = write_config(tmp_path, base, save_steps=1, save_total_limit=20, num_epochs=2)
-    data = tmp_path / "data.jsonl"
-    lines = data.read_text().splitlines()
-    lines[11] = lines[11].replace("SELECT", "SELECT \u6c34")
-    data.write_text("\n".join(lines) + "\n")
+    config = poison(tmp_path, tiny_llama, save_steps=1, save_total_limit=20, num_epochs=2)
     with pytest.raises(TrainingError) as caught:
         run(config)
     assert caught.value.exit_code == 4

@@ -75,8 +75,11 @@ class HealthCheck:
                 fix="lower learning_rate; the newest checkpoint is as it was",
             )
 
-    def note_step(self, state: TrainerState, loss: float, *, was_skipped: bool) -> None:
-        """Counts a step that is done; ``state`` keeps the counts."""
+    def note_step(
+        self, state: TrainerState, loss: float, was_skipped: bool, *, step: int | None = None
+    ) -> None:
+        """Counts a step that is done, the last one unless another is named; ``state`` counts."""
+        step = state.step if step is None else step
         if was_skipped:
             state.num_skipped_steps += 1
             state.num_skipped_in_a_row += 1
@@ -84,16 +87,16 @@ class HealthCheck:
             state.num_skipped_in_a_row = 0
         if state.num_skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
             self._fail(
-                state.step,
-                f"{MAX_SKIPPED_IN_A_ROW} steps in a row overflowed in fp16, up to {state.step}",
+                step,
+                f"{MAX_SKIPPED_IN_A_ROW} steps in a row overflowed in fp16, up to {step}",
                 fix="use bf16: true instead of fp16, or lower learning_rate",
             )
-        self._note_loss(state, loss)
+        self._note_loss(state, loss, step)
 
-    def _note_loss(self, state: TrainerState, loss: float) -> None:
+    def _note_loss(self, state: TrainerState, loss: float, step: int) -> None:
         if self.threshold is not None:
             threshold, usual = self.threshold, "loss_watchdog_threshold"
-        elif state.step <= NUM_FIRST_LOSSES:
+        elif step <= NUM_FIRST_LOSSES:
             state.lowest_first_loss = min(loss, state.lowest_first_loss or loss)
             return
         else:
@@ -104,8 +107,8 @@ class HealthCheck:
         state.num_high_losses_in_a_row = state.num_high_losses_in_a_row + 1 if is_high else 0
         if state.num_high_losses_in_a_row >= self.patience:
             self._fail(
-                state.step,
-                f"the run diverged: the loss of step {state.step} is {loss:.4g}, the last of "
+                step,
+                f"the run diverged: the loss of step {step} is {loss:.4g}, the last of "
                 f"{self.patience} in a row above {threshold:.4g} ({usual})",
                 fix="lower learning_rate or raise warmup_steps; --loss-watchdog-threshold and "
                 "--loss-watchdog-patience say otherwise when to stop",

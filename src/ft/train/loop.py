@@ -29,19 +29,21 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ft.data.batches import Batch, TokenRow, join, record_lengths
-from ft.data.feed import Feed, FeedRow
-from ft.data.segments import IGNORE_INDEX
+from ft.data.batches import Batch, TokenRow, record_lengths
+from ft.data.feed import Feed, FeedRow, StoredFeed
 from ft.evaluate.objective import Objective, held_out_loss
 from ft.runtime import EventLog, Interrupted, Problem
 from ft.train.agreement import Agreement
+from ft.train.ahead import Ahead
 from ft.train.cadence import Cadence
 from ft.train.checkpoint import Checkpoint, CheckpointFolder, TrainerState, seed_generators
 from ft.train.health import HealthCheck
 from ft.train.memory import peak_memory_bytes
 from ft.train.saving import CheckpointWriter, Weights, Written
 from ft.train.signals import StopRequest
+from ft.train.unread import LaunchedStep, UpdateGuard, read_all
 from ft.train.watch import StepWatch, Unwatched
+from ft.train.work import WorkMaker
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -62,22 +64,10 @@ class LoopSettings:
     """End with the weights of the best evaluation."""
     loss_watchdog_threshold: float | None
     loss_watchdog_patience: int | None
+    reads_every_step: bool = False
+    """What follows an update must know that it was one."""
     saves: bool = True
     """False leaves nothing behind: the run is a measurement."""
-
-
-@dataclass
-class StepResult:
-    """What one optimizer step came to."""
-
-    loss: float
-    grad_norm: float
-    learning_rate: float
-    num_tokens: int
-    num_trained_tokens: float
-    """What the step's records weigh: their trained tokens, or the sum of their weights."""
-    step_time_s: float
-    was_skipped: bool
 
 
 class TrainingLoop:
@@ -131,6 +121,14 @@ class TrainingLoop:
             tell=self._tell,
         )
         self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.maker = WorkMaker(feed, objective, accelerator)
+        self.ahead = Ahead(self.maker.make)
+        self.guard = UpdateGuard(optimizer)
+        self.unread: list[LaunchedStep] = []
+        self.unread_since = 0.0
+        reads_every_step = settings.logging_steps == 1 or settings.reads_every_step
+        has_guard = self.guard.can_hold_back and accelerator.scaler is None
+        self.defers_reading = has_guard and not reads_every_step
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Puts the run where the checkpoint says."""
@@ -153,7 +151,7 @@ class TrainingLoop:
             OSError: a checkpoint could not be written.
         """
         try:
-            with stop.listening(), closing(self.feed):
+            with stop.listening(), closing(self.feed), closing(self.ahead):
                 self._train(stop)
                 self.writer.settle()
         finally:
@@ -167,7 +165,7 @@ class TrainingLoop:
         Nothing else changes: not the state, and not what a pass draws, which begins anew each time.
         """
         self.model.train()
-        batch = self._batch(rows, filler=rows[0])
+        batch = self.maker.batch(rows, filler=rows[0]).to(self.accelerator.device)
         seed_generators(self.settings.seed, 0, 0, self.accelerator.process_index)
         num_trained = sum(self.objective.weight(record) for row in rows for record in row)
         self._forward_backward(batch, max(num_trained, 1), synchronize=False)
@@ -184,75 +182,75 @@ class TrainingLoop:
             self._evaluate()
         while state.step < settings.num_steps and not state.is_stopped_early:
             self.watch.begin_step()
-            result = self._step()
+            launched = self._step()
             self.watch.mark("other")
-            self._report(result)
-            self.health.note_step(state, result.loss, was_skipped=result.was_skipped)
             is_last = state.step == settings.num_steps
-            if self._is_due(settings.evaluation) or is_last:
+            evaluates = self._is_due(settings.evaluation) or is_last
+            saves = self._is_due(settings.checkpoints) or is_last
+            if evaluates or saves or state.step % settings.logging_steps == 0:
+                self._read()
+            if evaluates:
                 self._evaluate()
-            if self._is_due(settings.checkpoints) or is_last or state.is_stopped_early:
+            if saves or state.is_stopped_early:
                 self._save()
             self._look_around(stop)
-            self.watch.end_step(result.num_tokens, round(result.num_trained_tokens))
+            self.watch.end_step(launched.num_tokens, round(launched.num_trained_tokens))
 
     # -- one optimizer step -------------------------------------------------------------------
 
-    def _step(self) -> StepResult:
-        started = time.perf_counter()
+    def _step(self) -> LaunchedStep:
+        if not self.unread:
+            self.unread_since = time.perf_counter()
         step = self.state.step
-        rows = self.feed.rows_of(step)
-        records = [record for row in rows for record in row]
-        num_trained = sum(map(self.objective.weight, records))
-        process_index = self.accelerator.process_index
-        micro_batches = self._micro_batches(rows)
+        self.watch.mark("data")
+        work = self.ahead.take(step, then=self._step_to_prepare(step))
         loss_sum = torch.zeros((), device=self.accelerator.device)
-        for number, own_rows in enumerate(micro_batches):
+        for number, on_host in enumerate(work.batches):
             self.watch.mark("data")
-            batch = self._batch(own_rows, filler=rows[0])
-            seed_generators(self.settings.seed, step, number, process_index)
-            is_last = number == len(micro_batches) - 1
-            loss_sum += self._forward_backward(batch, num_trained, synchronize=is_last)
+            batch = on_host.to(self.accelerator.device)
+            seed_generators(self.settings.seed, step, number, self.accelerator.process_index)
+            is_last = number == len(work.batches) - 1
+            loss_sum += self._forward_backward(batch, work.num_trained, synchronize=is_last)
         self.watch.mark("other")
-        loss = self._total(loss_sum) / num_trained
-        self.health.require_finite("loss", loss, step=step + 1, records=records)
-        grad_norm = self._clip()
-        if self.accelerator.scaler is None:  # which skips a step whose gradient overflowed
-            self.health.require_finite("gradient norm", grad_norm, step=step + 1, records=records)
-        learning_rate = float(self.schedule.get_last_lr()[0])
-        was_skipped = self._update()
-        num_tokens = sum(map(_num_tokens, rows))
-        elapsed_s = time.perf_counter() - started
+        loss_sum = self.accelerator.reduce(loss_sum, reduction="sum")
+        rate = float(self.schedule.get_last_lr()[0])
+        sizes = work.num_tokens, work.num_trained
+        launched = LaunchedStep(step + 1, loss_sum, self._clip(), rate, *sizes, work.records)
+        if self.defers_reading:
+            self.guard.check(launched.loss_sum, launched.grad_norm)
+        else:
+            self._require_finite(launched, *read_all([launched])[0])
+        launched = replace(launched, was_skipped=self._update())
+        self.unread.append(launched)
         self.state.step += 1
-        self.state.num_records_seen += len(records)
-        self.state.num_tokens_seen += num_tokens
+        self.state.num_records_seen += len(work.records)
+        self.state.num_tokens_seen += work.num_tokens
+        return launched
+
+    def _require_finite(self, launched: LaunchedStep, loss: float, grad_norm: float) -> None:
+        """Stops at a step that is no number; its update was not made."""
+        step, records = launched.step, launched.records
+        self.health.require_finite("loss", loss, step=step, records=records)
+        if self.accelerator.scaler is None:  # which skips a step whose gradient overflowed
+            self.health.require_finite("gradient norm", grad_norm, step=step, records=records)
+
+    def _read(self) -> None:
+        """Reads the figures of the steps since it was last done: judged, counted, reported."""
+        if not self.unread:
+            return
+        steps, self.unread = self.unread, []
+        figures = read_all(steps)
+        elapsed_s = time.perf_counter() - self.unread_since
         self.state.train_time_s += elapsed_s
-        return StepResult(
-            loss, grad_norm, learning_rate, num_tokens, num_trained, elapsed_s, was_skipped
-        )
+        for launched, (loss, grad_norm) in zip(steps, figures, strict=True):
+            self._require_finite(launched, loss, grad_norm)
+            self._report(launched, loss, grad_norm, elapsed_s / len(steps))
+            self.health.note_step(self.state, loss, launched.was_skipped, step=launched.step)
 
-    def _micro_batches(self, rows: Sequence[FeedRow]) -> list[list[FeedRow]]:
-        """This process's forward passes of the step; the rows are dealt out in turn.
-
-        Every process makes the same number of passes, as collective operations need; one that has
-        fewer makes empty ones.
-        """
-        cuts = []
-        for process_index in range(self.feed.num_processes):
-            share = rows[process_index :: self.feed.num_processes]
-            lengths = [_num_tokens(row) for row in share]
-            cut = self.objective.layout.cut(lengths, self.feed.micro_batch_size)
-            cuts.append([[share[position] for position in batch] for batch in cut])
-        own = cuts[self.accelerator.process_index]
-        return own + [[]] * (max(map(len, cuts)) - len(own))
-
-    def _batch(self, rows: Sequence[FeedRow], filler: FeedRow) -> Batch:
-        """The micro-batch; an empty one repeats a row with every target ignored."""
-        joined = [join(row) for row in rows or [filler]]
-        batch = self.objective.layout.batch(joined).to(self.accelerator.device)
-        if not rows:
-            batch = replace(batch, targets=torch.full_like(batch.targets, IGNORE_INDEX))
-        return batch
+    def _step_to_prepare(self, step: int) -> int | None:
+        """The next one, if its rows may be asked for already."""
+        is_any_step_there = isinstance(self.feed, StoredFeed)
+        return step + 1 if is_any_step_there and step + 1 < self.settings.num_steps else None
 
     def _forward_backward(
         self, batch: Batch, num_trained: float, *, synchronize: bool
@@ -265,10 +263,11 @@ class TrainingLoop:
             self.accelerator.backward(loss_sum * (self.accelerator.num_processes / num_trained))
         return loss_sum.detach()
 
-    def _clip(self) -> float:
+    def _clip(self) -> torch.Tensor:
         self.watch.mark("clip")
         limit = self.settings.max_grad_norm or math.inf
-        return float(self.accelerator.clip_grad_norm_(self.parameters, limit))
+        norm: torch.Tensor = self.accelerator.clip_grad_norm_(self.parameters, limit)
+        return norm
 
     def _update(self) -> bool:
         """One optimizer step; true if the fp16 scaler skipped it because of overflow."""
@@ -282,16 +281,15 @@ class TrainingLoop:
             self.schedule.step()
         return was_skipped
 
-    def _total(self, value: torch.Tensor) -> float:
-        return float(self.accelerator.reduce(value, reduction="sum"))
-
     # -- at their cadence ---------------------------------------------------------------------
 
     def _is_due(self, cadence: Cadence) -> bool:
         return cadence.is_due(self.state.step, self.feed.steps_per_epoch)
 
-    def _report(self, result: StepResult) -> None:
-        step = self.state.step
+    def _report(
+        self, result: LaunchedStep, loss: float, grad_norm: float, step_time_s: float
+    ) -> None:
+        step = result.step
         if step % self.settings.logging_steps and step != self.settings.num_steps:
             return
         self._tell(
@@ -299,11 +297,11 @@ class TrainingLoop:
             step=step,
             num_steps=self.settings.num_steps,
             epoch=round(self.feed.epochs_after(step), 4),
-            loss=result.loss,
-            grad_norm=result.grad_norm,
+            loss=loss,
+            grad_norm=grad_norm,
             learning_rate=result.learning_rate,
-            step_time_s=round(result.step_time_s, 4),
-            tokens_per_s=round(result.num_tokens / result.step_time_s, 1),
+            step_time_s=round(step_time_s, 4),
+            tokens_per_s=round(result.num_tokens / step_time_s, 1),
             num_tokens=result.num_tokens,
             num_trained_tokens=result.num_trained_tokens,
             was_skipped=result.was_skipped,
@@ -380,6 +378,7 @@ class TrainingLoop:
             self._leave(number, "its max_time" if stop.is_out_of_time else number.name)
 
     def _leave(self, signal_number: int, reason: str) -> None:
+        self._read()
         self._save()
         self.writer.settle()
         self._tell("interrupted", step=self.state.step, signal=signal_number, reason=reason)
@@ -401,7 +400,3 @@ class TrainingLoop:
         """Once, whatever the number of processes."""
         if self.accelerator.is_main_process:
             self.on_event(self.events.append(event, **values))
-
-
-def _num_tokens(row: FeedRow) -> int:
-    return sum(len(record.input_ids) for record in row)

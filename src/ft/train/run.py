@@ -346,6 +346,7 @@ def _assemble(
             keeps_best=spec.evaluation.load_best_model_at_end or patience is not None,
             loss_watchdog_threshold=training.loss_watchdog_threshold,
             loss_watchdog_patience=training.loss_watchdog_patience,
+            reads_every_step=model.attached.follows_updates,
         ),
         checkpoints=checkpoints,
         events=events,

@@ -63,6 +63,8 @@ class AdaLora:
 class AttachedAdaLora(Attached):
     """Its schedule, its penalty, and the running means that decide."""
 
+    follows_updates = True
+
     def begin(self, num_steps: int) -> None:
         """Settles the schedule.
 

@@ -23,6 +23,8 @@ class Attached:
 
     num_leading_logits = 0
     """Positions that stand before a record's own in the logits."""
+    follows_updates = False
+    """Whether ``after_update`` does anything, so that it must be known that there was one."""
     exact_is_all = False
     """Whether ``exact`` holds every trained tensor, so that peft's file is not read beside it."""
 
