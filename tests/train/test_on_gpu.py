@@ -76,3 +76,28 @@ def test_merges_and_answers(tmp_path, tiny_llama):
         assert answerer.loaded.device.type == "cuda"
         pieces = list(answerer.stream(prompt, Sampling(max_new_tokens=8)))
         assert "".join(pieces) == answerer.answer(prompt, Sampling(max_new_tokens=8))
+
+
+FAST = {"bf16": True, "num_epochs": 6, "learning_rate": 1e-3}
+
+
+@pytest.mark.parametrize("bits", [16, 4], ids=["lora", "qlora"])
+def test_compiled_trains_like_uncompiled(tmp_path, tiny_llama, bits):
+    """The same losses to rounding, whether layers are compiled, kept, recomputed or none of it."""
+    curves = {}
+    ways = {
+        "plain": {"torch_compile": False},
+        "compiled": {},
+        "compiled, recomputed": {"gradient_checkpointing": "always"},
+        "compiled, dropout": {"lora_dropout": 0.1},
+    }
+    for name, keys in ways.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        run(write_config(folder, tiny_llama, load_in_4bit=bits == 4, **FAST, **keys))
+        told = [event["text"] for event in events(folder / "out", "line")]
+        assert not [text for text in told if "uncompiled" in text]
+        curves[name] = torch.tensor(curve(folder / "out"))[:, 1]
+    for name in ("compiled", "compiled, recomputed"):
+        torch.testing.assert_close(curves[name], curves["plain"], rtol=3e-3, atol=0, msg=name)
+    assert curves["compiled, dropout"][-1] < curves["compiled, dropout"][0]

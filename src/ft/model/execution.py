@@ -108,11 +108,12 @@ class Execution:
         if self._compiled is None:
             return _call(_run_layer, layer, args, kwargs, is_recomputed)
         args = _with_gradient(args)
-        if self._num_calls >= _NUM_PASSES_MARKED * len(self.layers):
-            return _call(self._compiled, layer, args, kwargs, is_recomputed)
+        is_settled = self._num_calls >= _NUM_PASSES_MARKED * len(self.layers)
         self._num_calls += 1
-        _mark_token_dims((args, kwargs))
         try:
+            if is_settled:
+                return _call(self._compiled, layer, args, kwargs, is_recomputed)
+            _mark_token_dims((args, kwargs))
             with _compiling_once():
                 return _call(self._compiled, layer, args, kwargs, is_recomputed)
         except torch.OutOfMemoryError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -97,12 +98,17 @@ class LoadedModel:
     def compile(self, on_failure: Callable[[str], None]) -> None:
         """Compiles, at their first calls, the decoder layers and the softmax of the loss.
 
+        What is compiled is kept for later runs, in the user's cache, not in a folder for
+        temporary files, where inductor has it.
+
         Args:
             on_failure: Told why, if the layers cannot be compiled; they then run as they are.
         """
         if self.execution is None:
             on_failure("the model is not built of layers that transformers could recompute")
             return
+        caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(caches) / "ft" / "compiled"))
         self.execution.compile(on_failure=on_failure)
         if self.loss_head is not None:
             self.loss_head.compile_softmax()

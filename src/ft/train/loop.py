@@ -3,8 +3,7 @@
     for each optimizer step:
         rows of the step, records or packs <- (seed, epoch, step)
         forward and backward, micro-batch by micro-batch, divided by the trained tokens of the step
-        stop if the loss or the gradient is not a number
-        clip, update, advance the schedule
+        clip; stop if the loss or the gradient is not a number; update, advance the schedule
         report, evaluate, save: each at its cadence
         leave, after a checkpoint, if a signal came or the time is over
 
@@ -172,8 +171,7 @@ class TrainingLoop:
 
     def forget_gradients(self) -> None:
         """As before a step."""
-        for parameter in self.parameters:
-            parameter.grad = None
+        self.optimizer.zero_grad()
 
     def _train(self, stop: StopRequest) -> None:
         state, settings = self.state, self.settings
