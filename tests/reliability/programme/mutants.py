@@ -122,8 +122,7 @@ MUTANTS = {
     "NaN is logged as 0 and training goes on": Mutant(
         (Edit("train/health.py", "        if math.isfinite(value):\n", "        if True:\n"),
          Edit("train/health.py", "if not bool(torch.stack(checks).all()):", "if False:"),
-         Edit("train/loop.py", "        loss = self._total(loss_sum) / num_trained\n",
-              "        loss = self._total(loss_sum.nan_to_num(0.0)) / num_trained\n")),
+         Edit("train/loop.py", "reduce(loss_sum, reduction", "reduce(loss_sum.nan_to_num(0.0), reduction")),
         (_NUMERICS,),
     ),
     "half a checkpoint stays on a full disk": Mutant(
