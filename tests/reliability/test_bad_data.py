@@ -202,6 +202,7 @@ print("PEAK", peak() - before)
 
 @pytest.mark.slow
 def test_a_row_of_100_mb_takes_little_more_memory_than_itself(tmp_path):
+    signal.alarm(300)
     size = 100_000_000
     (tmp_path / "small.jsonl").write_bytes(GOOD)
     (tmp_path / "large.jsonl").write_bytes(GOOD + b'{"instruction": "%s"}\n' % (b"x" * size))

@@ -40,7 +40,10 @@ def test_secrets_of_the_environment_reach_no_file(tmp_path, tiny_llama):
     done, output = ft(tmp_path, "train", config, "--debug")
     assert done.returncode == 0, output
     assert (tmp_path / "out/run.json").is_file()
-    assert not places_of_secrets(tmp_path, output)
+    merging, said = ft(tmp_path, "merge", "out", "--debug")
+    assert merging.returncode == 0, said
+    assert (tmp_path / "out/merged/model.safetensors").is_file()
+    assert not places_of_secrets(tmp_path, output + said)
 
 
 @pytest.mark.parametrize(
