@@ -10,7 +10,7 @@ from torch.nn import Parameter
 from ft.runtime import UserError
 from ft.spec import TrainingSpec
 from ft.spec.runspec import Optimizers
-from ft.train.optimizer import OPTIMIZERS, build_optimizer
+from ft.train.optimizer import OPTIMIZERS, build_optimizer, optimizer_in_use
 from ft.train.schedule import build_schedule
 
 CPU = torch.device("cpu")
@@ -35,6 +35,32 @@ def test_every_optimizer_lowers_a_square(name):
         (weight**2).sum().backward()
         optimizer.step()
     assert (weight**2).mean() < 4
+
+
+def test_pages_are_for_large_states_and_change_nothing():
+    """bitsandbytes' AdamW is what is paged; over an adapter's few weights torch's fused one runs."""
+    assert optimizer_in_use("paged_adamw_32bit", 80_000_000) == "adamw_torch_fused"
+    assert optimizer_in_use("paged_adamw_32bit", 7_000_000_000) == "paged_adamw_32bit"
+    args = {"percentile_clipping": 95}
+    assert optimizer_in_use("paged_adamw_32bit", 80_000_000, args) == "paged_adamw_32bit"
+
+    torch.manual_seed(0)
+    start, targets = torch.randn(64, 64), torch.randn(20, 64, 64)
+    options = {"weight_decay": 0.1, "learning_rate": 0.01, "adam_beta2": 0.95}
+    ends = []
+    for wants_pages in (False, True):
+        weight = Parameter(start.clone())
+        spec = training(optimizer="paged_adamw_32bit", **options)
+        if wants_pages:  # an argument that only bitsandbytes takes, at its default
+            spec = spec.model_copy(update={"optim_args": {"min_8bit_size": 4096}})
+        optimizer = build_optimizer(spec, [("w", weight)], CPU)
+        assert type(optimizer).__module__.startswith("bitsandbytes" if wants_pages else "torch")
+        for target in targets:
+            optimizer.zero_grad()
+            ((weight - target) ** 2).sum().backward()
+            optimizer.step()
+        ends.append(weight.detach())
+    torch.testing.assert_close(ends[0], ends[1], rtol=1e-5, atol=1e-6)
 
 
 def test_matrices_decay_and_vectors_do_not():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,8 @@ class _Kind:
     """Behind adam_beta1 and adam_beta2."""
     unpaged: str = ""
     """Its name without paging, which only CUDA has."""
+    small: str = ""
+    """The optimizer of the same arithmetic that takes its place while its state is small."""
     library: str = ""
     """What must be installed for it, beyond what ft requires."""
     state_bytes: float = 8.0
@@ -60,8 +62,10 @@ OPTIMIZERS: dict[str, _Kind] = {
     "adamw_bnb_8bit": _Kind(_BNB, "AdamW8bit", state_bytes=2.0),
     "adamw_8bit": _Kind(_BNB, "AdamW8bit", state_bytes=2.0),
     "paged_adamw_8bit": _Kind(_BNB, "PagedAdamW8bit", unpaged="AdamW8bit", state_bytes=2.0),
-    "paged_adamw_32bit": _Kind(_BNB, "PagedAdamW32bit", unpaged="AdamW32bit"),
-    "paged_adamw": _Kind(_BNB, "PagedAdamW32bit", unpaged="AdamW32bit"),
+    "paged_adamw_32bit": _Kind(
+        _BNB, "PagedAdamW32bit", unpaged="AdamW32bit", small="adamw_torch_fused"
+    ),
+    "paged_adamw": _Kind(_BNB, "PagedAdamW32bit", unpaged="AdamW32bit", small="adamw_torch_fused"),
     "ademamix": _Kind(_BNB, "AdEMAMix", further_betas=_THREE_BETAS),
     "ademamix_8bit": _Kind(_BNB, "AdEMAMix8bit", further_betas=_THREE_BETAS, state_bytes=3.0),
     "paged_ademamix_32bit": _Kind(
@@ -91,6 +95,23 @@ _EMBEDDING_RATE = 1e-6
 """Of adapted embeddings in LoRA+, where no key says it: peft's and axolotl's."""
 
 
+_SMALL_STATE_WEIGHTS = 2**28
+"""Trained weights whose state needs no pages: 2 GiB of AdamW's."""
+
+
+def optimizer_in_use(
+    name: str, num_weights: int, optim_args: Mapping[str, Any] | None = None
+) -> str:
+    """The optimizer that serves the name for so many trained weights.
+
+    Pages help where state is as large as the card. The state of an adapter is not; there they only
+    cost bitsandbytes' launches, one a tensor, which at 448 tensors is a fifth of a short step.
+    Equal up to rounding. The number of weights alone decides, so a run goes on anywhere.
+    """
+    small = OPTIMIZERS[name].small
+    return small if small and num_weights < _SMALL_STATE_WEIGHTS and not optim_args else name
+
+
 def optimizer_state_bytes(name: str, num_weights: int) -> int:
     """What the optimizer keeps for so many trained weights, roughly and rather too little."""
     return int(OPTIMIZERS[name].state_bytes * num_weights)
@@ -112,7 +133,9 @@ def optimizer_need(
         weight_bytes: Of a trained number.
         is_cuda: Paged state lives on the host there; elsewhere there are no pages.
     """
-    kind, total = OPTIMIZERS[name], sum(sizes)
+    total = sum(sizes)
+    name = optimizer_in_use(name, total)
+    kind = OPTIMIZERS[name]
     if kind.module != _BNB:
         state = kind.state_bytes * total
         if kind.module == "torch.optim":  # in the weights' own format
@@ -141,7 +164,8 @@ def build_optimizer(
     Raises:
         UserError: its library is not installed, or it does not take what optim_args names.
     """
-    kind = OPTIMIZERS[spec.optimizer]
+    num_weights = sum(parameter.numel() for _, parameter in parameters)
+    kind = OPTIMIZERS[optimizer_in_use(spec.optimizer, num_weights, spec.optim_args)]
     name = kind.unpaged if kind.unpaged and device.type != "cuda" else kind.cls
     optimizer_class = getattr(_module(spec.optimizer, kind), name)
     options: dict[str, Any] = {"lr": spec.learning_rate, **kind.extra}
