@@ -25,12 +25,13 @@ torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 def pytest_collection_modifyitems(items):
     no_gpu = pytest.mark.skip(reason="no CUDA device here")
-    no_weights = pytest.mark.skip(reason="FT_SMOLLM2 names no folder with SmolLM2-135M")
     for item in items:
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(no_gpu)
-        if "real_weights" in item.keywords and not os.environ.get("FT_SMOLLM2"):
-            item.add_marker(no_weights)
+        for mark in item.iter_markers("real_weights"):
+            folder = mark.kwargs.get("folder", "FT_SMOLLM2")
+            if not os.environ.get(folder):
+                item.add_marker(pytest.mark.skip(reason=f"{folder} names no folder with weights"))
 
 
 def pytest_unconfigure():
@@ -49,6 +50,14 @@ def tiny_llamas(tmp_path_factory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def tiny_llama(tiny_llamas) -> Path:
     return tiny_llamas["chatml"]
+
+
+@pytest.fixture(scope="session")
+def tiny_encoders(tmp_path_factory) -> dict[str, Path]:
+    """Folders of tiny encoders without a head: distilbert, bert, roberta."""
+    root = tmp_path_factory.mktemp("encoders")
+    families = ("distilbert", "bert", "roberta")
+    return {family: tiny.save_tiny_encoder(root / family, family) for family in families}
 
 
 @pytest.fixture(params=list(tiny.TOKENIZERS))

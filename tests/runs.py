@@ -59,6 +59,32 @@ def write_config(folder: Path, base: Path, *, num_records: int = 18, **keys) -> 
     return path
 
 
+def write_labeled(path: Path, count: int, labels=("bad", "good")) -> Path:
+    """Texts whose label follows from the words in them."""
+    words = ["town", "table", "head", "answer"]
+    with path.open("w") as file:
+        for i in range(count):
+            number = i % len(labels)
+            text = f"{QUESTIONS[i % 3]} {words[number]} {'context ' * (i % 5)}{words[number]}"
+            file.write(json.dumps({"text": text, "label": labels[number]}) + "\n")
+    return path
+
+
+def write_label_config(folder: Path, base: Path, *, num_records: int = 18, **keys) -> Path:
+    """A LoRA run of a classifier; ``keys`` as of `write_config`."""
+    labeled = {
+        "task_type": "SEQ_CLS",
+        "datasets": [
+            {
+                "path": str(write_labeled(folder / "labeled.jsonl", num_records)),
+                "type": "classification",
+            }
+        ],
+        "sequence_len": 32,
+    }
+    return write_config(folder, base, **(labeled | keys))
+
+
 def run(config: Path, *arguments: str, overwrite=False, overrides=(), on_event=lambda event: None):
     loaded = load_spec(config, arguments)
     with claim_run(loaded, overwrite=overwrite, overrides=overrides) as claimed:

@@ -21,11 +21,17 @@ from tokenizers import (
     trainers,
 )
 from transformers import (
+    BertConfig,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
     Qwen3MoeConfig,
     Qwen3MoeForCausalLM,
+    RobertaConfig,
+    RobertaModel,
 )
 
 CORPUS = [
@@ -128,6 +134,47 @@ def save_tiny_llama(folder: Path, family: str = "chatml", *, tie: bool = False) 
         pad_token_id=tokenizer.pad_token_id,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def wordpiece_tokenizer() -> PreTrainedTokenizerFast:
+    """Like BERT's: lower case, [CLS] and [SEP] around, no end token."""
+    special = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=400, special_tokens=list(special.values()), show_progress=False
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
+    )
+    roles = {f"{role}_token": token for role, token in special.items()}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **roles)
+
+
+def tiny_encoder(family: str = "distilbert", *, vocab_size: int = 400):
+    """The body of a 2-layer, 32-wide encoder without dropout: distilbert, bert or roberta."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": vocab_size, "pad_token_id": 0, "max_position_embeddings": 64}
+    if family == "distilbert":
+        sizes |= {"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 2}
+        sizes |= {"dropout": 0.0, "attention_dropout": 0.0, "seq_classif_dropout": 0.0}
+        return DistilBertModel(DistilBertConfig(**sizes))
+    sizes |= {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
+    sizes |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    kind = {"bert": (BertConfig, BertModel), "roberta": (RobertaConfig, RobertaModel)}[family]
+    return kind[1](kind[0](**sizes, num_hidden_layers=2))
+
+
+def save_tiny_encoder(folder: Path, family: str = "distilbert") -> Path:
+    """`tiny_encoder` and a tokenizer, as a folder; no head."""
+    tokenizer = wordpiece_tokenizer()
+    tiny_encoder(family, vocab_size=len(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

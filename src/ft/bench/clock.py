@@ -32,7 +32,7 @@ class WatchedStep:
     parts_s: dict[Part, float]
     num_passes: int
     num_tokens: int
-    num_trained_tokens: int
+    num_trained_tokens: float
 
     @property
     def time_s(self) -> float:
@@ -44,7 +44,7 @@ class WatchedStep:
 class _OpenStep:
     marks: list[tuple[Part, Stamp]]
     num_tokens: int = 0
-    num_trained_tokens: int = 0
+    num_trained_tokens: float = 0
 
 
 class Timer(Protocol):
@@ -167,7 +167,7 @@ class StepClock:
         if self._open is not None:
             self._open.marks.append((part, self.timer.stamp()))
 
-    def end_step(self, num_tokens: int, num_trained_tokens: int) -> None:
+    def end_step(self, num_tokens: int, num_trained_tokens: float) -> None:
         """The step is done."""
         assert self._open is not None
         self._open.num_tokens, self._open.num_trained_tokens = num_tokens, num_trained_tokens

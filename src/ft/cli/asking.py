@@ -57,7 +57,7 @@ class Question:
             raise UserError(Problem("--output goes with --input"))
         self.named_fields()
         if self.record is not None:
-            _parse_record(self.record, "--record")
+            parse_record(self.record, "--record")
         if self.input is not None:
             self._check_files(self.input)
 
@@ -93,7 +93,7 @@ def ask(answerer: Answerer, question: Question, sampling: Sampling) -> None:
     elif question.is_raw:
         _print_answer(answerer, answerer.raw_prompt(question.prompt or ""), sampling, strips=False)
     else:
-        record = _parse_record(question.record, "--record") if question.record else {}
+        record = parse_record(question.record, "--record") if question.record else {}
         prompt = answerer.prompt({**record, **fields}, text=question.prompt)
         _print_answer(answerer, prompt, sampling)
 
@@ -122,7 +122,7 @@ def _ask_file(
     sampling: Sampling,
 ) -> None:
     """One JSON line a record, with its ``prediction``; nothing is written if one can't be asked."""
-    records = list(_records(source))
+    records = list(read_records(source))
     prompts = [answerer.prompt({**record, **fields}, text=None) for record in records]
     out = target.open("w", encoding="utf-8") if target else sys.stdout
     is_escaped = target is None and sys.stdout.isatty()  # an answer must not steer a terminal
@@ -136,7 +136,12 @@ def _ask_file(
             out.close()
 
 
-def _records(source: Path) -> Iterator[dict[str, Any]]:
+def read_records(source: Path) -> Iterator[dict[str, Any]]:
+    """The records of a file of JSON lines.
+
+    Raises:
+        UserError: a line is not UTF-8, or holds no object.
+    """
     for number, line in enumerate(source.read_bytes().splitlines(), start=1):
         where = f"{source}:{number}"
         try:
@@ -144,7 +149,7 @@ def _records(source: Path) -> Iterator[dict[str, Any]]:
         except UnicodeDecodeError:
             raise UserError(Problem("is not UTF-8", where, fix="save it as UTF-8")) from None
         if text.strip():
-            yield _parse_record(text, where)
+            yield parse_record(text, where)
 
 
 def _chat(answerer: Answerer, fields: dict[str, Any], sampling: Sampling) -> None:
@@ -166,7 +171,12 @@ def _chat(answerer: Answerer, fields: dict[str, Any], sampling: Sampling) -> Non
         history.append({"role": "assistant", "content": answer})
 
 
-def _parse_record(text: str, where: str) -> dict[str, Any]:
+def parse_record(text: str, where: str) -> dict[str, Any]:
+    """A record that is written as a JSON object.
+
+    Raises:
+        UserError: it is none.
+    """
     try:
         record = json.loads(text)
     except (ValueError, RecursionError) as error:

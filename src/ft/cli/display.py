@@ -22,6 +22,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ft.cli.labels import example_lines, figures_in_words
 from ft.cli.output import discard_output
 from ft.cli.plan_text import words_of_plan
 from ft.cli.visible import marks_for, one_line
@@ -215,7 +216,7 @@ def _packing_line(packing: dict[str, Any]) -> str:
 
 def _evaluation(event: Event) -> list[str]:
     return [
-        f"step {event['step']}: held-out loss {event['eval_loss']:.4f} "
+        f"step {event['step']}: held-out loss {event['eval_loss']:.4f}{figures_in_words(event)} "
         f"({event['num_records']} records, {event['eval_time_s']:.1f} s)"
     ]
 
@@ -240,6 +241,7 @@ _SENTENCES: dict[str, Callable[[Event], list[str]]] = {
     "plan": words_of_plan,
     "start": _start,
     "evaluation": _evaluation,
+    "examples": lambda event: list(example_lines(event, sys.stdout.encoding)),
     "checkpoint": lambda e: [f"step {e['step']}: checkpoint saved ({e['save_time_s']:.1f} s)"],
     "resumed": lambda e: [f"going on from {e['checkpoint']}"],
     "broken_checkpoint": lambda e: [f"checkpoint {e['path']} is not used: {e['why']}"],

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from ft.cli.labels import label_comparison
 from ft.data.sources import find_local
 from ft.spec import LoadedSpec, RunSpec
 from ft.spec.runspec import DatasetSpec, TrainingSpec
@@ -73,8 +75,11 @@ def _count_lines(entry: DatasetSpec, folder: Path) -> int | None:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
 
 
-def comparison(result: dict[str, Any]) -> Table:
+def comparison(result: dict[str, Any]) -> Iterator[Table]:
     """Base beside tuned."""
+    if "eval_loss" in result["tuned"]:
+        yield from label_comparison(result)
+        return
     table = Table(title=f"{result['num_heldout_records']} held-out records")
     table.add_column("")
     for name in ("base", "tuned"):
@@ -84,4 +89,4 @@ def comparison(result: dict[str, Any]) -> Table:
         if result["num_answered"]:  # records without a prompt have a loss alone
             values = [f"{100 * result[name][metric]:.1f} %" for name in ("base", "tuned")]
             table.add_row(f"{metric.replace('_', ' ')} ({result['num_answered']} answers)", *values)
-    return table
+    yield table

@@ -57,7 +57,7 @@ def _cache(spec: RunSpec) -> TokenCache | None:
 def _load_tokenizer(spec: RunSpec) -> Any:
     from ft.model.tokenizer import load_tokenizer
 
-    return load_tokenizer(spec.model).tokenizer
+    return load_tokenizer(spec.model, writes=not spec.data.is_classification).tokenizer
 
 
 def _places(data: TrainingData) -> list[str]:

@@ -138,7 +138,9 @@ def _load_tokenizer(loaded: LoadedSpec) -> Any:
     with _torch_hidden(unless=has_own_code):
         from ft.model.tokenizer import load_tokenizer
 
-        return load_tokenizer(located_spec(loaded).model).tokenizer
+        return load_tokenizer(
+            located_spec(loaded).model, writes=not loaded.spec.data.is_classification
+        ).tokenizer
 
 
 @contextmanager

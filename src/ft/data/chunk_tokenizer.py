@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
+from ft.data.classification.counts import count_labels
 from ft.data.control_tokens import ControlTokens
 from ft.data.judge import Excess, Judge
 from ft.data.layout import Strategy, StrategyOptions
@@ -124,6 +125,8 @@ class ChunkTokenizer:
             rows = judge.judge(records, tokens, weights if recipe.spec.field_weight else None)
         else:
             rows = self._judged_with_teacher(judge, records, tokens, weights)
+        if recipe.options.labels is not None:
+            judge.report.num_of_label = count_labels(rows.labels, recipe.options.labels.task)
         return TokenizedChunk(rows, judge.report, judge.sample)
 
     def _judged_with_teacher(

@@ -58,6 +58,7 @@ class Judge:
         self._kinds = ("", TOO_LONG, self._too_short, NOTHING_TRAINED)
         self._excess = excess
         self._end_ids = end_ids
+        self._trains_ends = options.labels is None
         self.report = DatasetReport(path, "")
         self.sample: dict[str, Any] | None = None
 
@@ -159,7 +160,7 @@ class Judge:
         report.num_tokens += int(flat.lengths[is_kept].sum())
         report.num_trained_tokens += int(flat.num_trained[is_kept].sum())
         report.num_truncated += int(is_cut.sum())
-        report.num_without_end += int((~is_cut & ~has_end).sum())
+        report.num_without_end += int((~is_cut & ~has_end).sum()) if self._trains_ends else 0
 
     def _drop_unfit(self, record: Record, rows: Sequence[Tokens], fault: str) -> None:
         num_wanted = sum(row.num_wanted for row in rows)

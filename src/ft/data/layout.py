@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ft.data.segments import RecordError, Rendered
+from ft.spec.classification import Classification
 from ft.spec.runspec import DataSpec
 
 Fields = Mapping[str, Any]
@@ -58,6 +59,31 @@ MIN_TOKENS = 2
 
 
 @dataclass(frozen=True)
+class LabelOptions:
+    """How labeled texts are laid out.
+
+    Attributes:
+        task: The labels that there are.
+        truncation_side: Which end a long text loses, left or right.
+        cuts_long: A text longer than `sequence_len` is cut, not left out.
+    """
+
+    task: Classification
+    truncation_side: str
+    cuts_long: bool
+
+    @classmethod
+    def of(cls, spec: DataSpec) -> LabelOptions | None:
+        """The options that a data section holds, once its labels are found; None without labels."""
+        if not spec.is_classification:
+            return None
+        assert spec.problem_type is not None, "with_labels_found comes first"
+        cuts_long = spec.excess_length_strategy in (None, "truncate")
+        task = Classification(spec.problem_type, spec.id2label)
+        return cls(task, spec.truncation_side, cuts_long)
+
+
+@dataclass(frozen=True)
 class StrategyOptions:
     """The keys beside `datasets:` that decide how records are laid out."""
 
@@ -68,6 +94,7 @@ class StrategyOptions:
     eot_tokens: tuple[str, ...] = ()
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     min_sample_len: int = MIN_TOKENS
+    labels: LabelOptions | None = None
 
     @classmethod
     def of(cls, spec: DataSpec) -> StrategyOptions:
@@ -80,6 +107,7 @@ class StrategyOptions:
             spec.eot_tokens,
             spec.chat_template_kwargs,
             spec.min_sample_len,
+            LabelOptions.of(spec),
         )
 
 

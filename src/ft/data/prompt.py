@@ -13,13 +13,15 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ft.data.chat import CHAT_TYPE, template_text
-from ft.data.layout import Fields, LayoutFields, Strategy, StrategyOptions
+from ft.data.classification.layout import CLASSIFICATION_TYPE, classification_fields
+from ft.data.layout import Fields, LabelOptions, LayoutFields, Strategy, StrategyOptions
 from ft.data.segments import IGNORE_INDEX, RecordError, Rendered, Separate
 from ft.data.strategy import ResolvedStrategy, build_strategy
 from ft.data.strategy_file import StrategySource
 from ft.data.tokenize import ids_before_training, tokenize
 from ft.runtime.errors import Problem, UserError
 from ft.spec.chat_templates import JINJA, TOKENIZERS_OWN
+from ft.spec.classification import Classification
 from ft.spec.runspec import DatasetSpec, MappingLayout
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ _LAYOUT_KEYS = {
     "train_on_eos",
     "train_on_eot",
 }
+_LABELED_KEYS = {"type", "field", "field_text_pair", "field_label"}
 _THINKING_KEYS = {"field_thinking", "template_thinking_key"}
 """Who gives one of these trains on reasoning, so that a model is asked to begin with it."""
 _FILLERS = ("", "x")
@@ -67,6 +70,7 @@ class PromptLayout:
         chat_template_kwargs: What else the template is given.
         source: The user's strategy file, if there is one.
         is_trusted: The code of `source` may be run.
+        labels: What is told of a text, where labels are learned; None = a text is written.
     """
 
     spec: DatasetSpec
@@ -77,6 +81,7 @@ class PromptLayout:
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     source: StrategySource | None = None
     is_trusted: bool = True
+    labels: LabelOptions | None = None
 
     @property
     def kind(self) -> str:
@@ -85,7 +90,11 @@ class PromptLayout:
             return "file"
         if isinstance(self.spec.type, MappingLayout):
             return "mapping"
-        kinds: dict[Any, str] = {None: "tokens", CHAT_TYPE: "chat"}
+        kinds: dict[Any, str] = {
+            None: "tokens",
+            CHAT_TYPE: "chat",
+            CLASSIFICATION_TYPE: "classification",
+        }
         return kinds.get(self.spec.type, "built-in")
 
     @property
@@ -115,6 +124,19 @@ class PromptLayout:
 
     def to_json(self) -> dict[str, Any]:
         """What prompt.json holds."""
+        return self._to_json() if self.labels is None else self._labeled_to_json(self.labels)
+
+    def _labeled_to_json(self, labels: LabelOptions) -> dict[str, Any]:
+        return {
+            "version": VERSION,
+            "kind": self.kind,
+            **self.spec.model_dump(mode="json", include=_LABELED_KEYS),
+            "sequence_len": self.sequence_len,
+            "truncation_side": labels.truncation_side,
+            **labels.task.to_json(),
+        }
+
+    def _to_json(self) -> dict[str, Any]:
         return {
             "version": VERSION,
             "kind": self.kind,
@@ -159,6 +181,8 @@ class PromptLayout:
 
     @classmethod
     def _parse(cls, data: Mapping[str, Any]) -> PromptLayout:
+        if data.get("kind") == CLASSIFICATION_TYPE:
+            return cls._parse_labeled(data)
         _check_types(data)
         keys = {key: data[key] for key in _LAYOUT_KEYS if key in data}
         source = None if data["source"] is None else StrategySource(**data["source"])
@@ -181,6 +205,17 @@ class PromptLayout:
             dict(data.get("chat_template_kwargs") or {}),
             source,
         )
+
+    @classmethod
+    def _parse_labeled(cls, data: Mapping[str, Any]) -> PromptLayout:
+        keys = {key: data[key] for key in _LABELED_KEYS}
+        spec = DatasetSpec.model_validate({"path": "-", **keys})
+        if data["truncation_side"] not in ("left", "right"):
+            raise ValueError(f"truncation_side is {data['truncation_side']!r}")
+        if not isinstance(data["sequence_len"], int):
+            raise TypeError("sequence_len is no number")
+        labels = LabelOptions(Classification.from_json(data), data["truncation_side"], True)
+        return cls(spec, classification_fields(spec), data["sequence_len"], labels=labels)
 
     def encode_prompt(self, fields: Fields, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         """The ids that stood before the first trained token when such a record was trained.
@@ -222,11 +257,12 @@ class PromptLayout:
                 )
             )
         options = StrategyOptions(
-            sequence_len=self.sequence_len if self.source else NO_LIMIT,
+            sequence_len=self.sequence_len if self.source or self.labels else NO_LIMIT,
             chat_template=TOKENIZERS_OWN if self.chat_template is None else JINJA,
             chat_template_jinja=self.chat_template,
             eot_tokens=self.eot_tokens,
             chat_template_kwargs=self.chat_template_kwargs,
+            labels=self.labels,
         )
         return build_strategy(self.spec, self.source, tokenizer, options)
 
@@ -279,6 +315,7 @@ def prompt_layout(
         eot_tokens=options.eot_tokens,
         chat_template_kwargs=options.chat_template_kwargs,
         source=resolved.source,
+        labels=options.labels,
     )
 
 

@@ -14,6 +14,8 @@ NUM_EXAMPLES = 5
 RECORD_WIDTH = 200
 """A record is shown in so many characters."""
 
+LABELS_SHOWN = 20
+
 TOO_LONG = "too long"
 TOO_SHORT = "fewer than {} tokens"
 """With the least number put in."""
@@ -85,6 +87,7 @@ class DatasetReport:
         num_with_control_tokens: Records whose own text spells a control token.
         first_control_token: Which one, and where, of the first of them.
         first_unsteady: Where the first record is of which a user's code made two different things.
+        num_of_label: Kept records of each label, where labels are learned.
         longest: Tokens of the longest record that was too long; 0 if none was.
         drops: Kind of loss -> its count and examples.
         notes: What else the user should know.
@@ -105,6 +108,7 @@ class DatasetReport:
     num_with_control_tokens: int = 0
     first_control_token: str = ""
     first_unsteady: str = ""
+    num_of_label: dict[str, int] = field(default_factory=dict)
     longest: int = 0
     drops: dict[str, DropTally] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -129,6 +133,8 @@ class DatasetReport:
         self.first_control_token = self.first_control_token or part.first_control_token
         self.first_unsteady = self.first_unsteady or part.first_unsteady
         self.longest = max(self.longest, part.longest)
+        for name, number in part.num_of_label.items():
+            self.num_of_label[name] = self.num_of_label.get(name, 0) + number
         for reason, tally in part.drops.items():
             total = self.drops.setdefault(reason, DropTally(tally.is_consented))
             total.count += tally.count
@@ -170,7 +176,9 @@ class DatasetReport:
         if self.num_truncated:
             head += f", {self.num_truncated:,} of them cut"
         num_tokens = count(self.num_tokens, "token")
-        lines = [f"{head}; {num_tokens}, {self.num_trained_tokens:,} trained"]
+        trained = "" if self.num_of_label else f", {self.num_trained_tokens:,} trained"
+        lines = [f"{head}; {num_tokens}{trained}"]
+        lines.extend(f"  {line}" for line in label_lines(self.num_of_label, self.num_kept))
         if self.strategy:
             lines.append(f"  strategy {self.strategy['path']} sha256 {self.strategy['sha256']}")
         for reason, tally in self.drops.items():
@@ -233,6 +241,22 @@ class DataReport:
             "is_from_cache": self.is_from_cache,
             "datasets": [_plain(dataset) for dataset in self.datasets],
         }
+
+
+def label_lines(counts: Mapping[str, int], num_records: int) -> list[str]:
+    """The counts for a reader, the most frequent first: `Negative 512 (51 %), Positive 488`."""
+    if not counts:
+        return []
+    by_number = sorted(counts.items(), key=lambda item: -item[1])
+    parts = [
+        f"{name} {number:,} ({number / max(num_records, 1):.0%})"
+        for name, number in by_number[:LABELS_SHOWN]
+    ]
+    rest = f", and {len(by_number) - LABELS_SHOWN} more" if len(by_number) > LABELS_SHOWN else ""
+    lines = [f"labels: {', '.join(parts)}{rest}"]
+    if missing := [name for name, number in by_number if not number]:
+        lines.append(f"no record here has the label {', '.join(missing[:LABELS_SHOWN])}")
+    return lines
 
 
 def count(number: int, noun: str) -> str:

@@ -1,11 +1,12 @@
 """What a strategy makes of a record: texts that are trained or not, and how they become tokens.
 
-    record --strategy--> Separate | Whole | Conversation | Tokens --tokenize--> Tokens, one or more
+    record --strategy--> Separate | Whole | Conversation | Labeled | Tokens
+           --tokenize--> Tokens, one or more
 
 `Separate` and `Whole` are the two ways in which layouts are tokenized; which one is used decides
 the ids at the seams, so it belongs to the layout. A `Conversation` is whole as well; its turns are
-found in it by position. `Tokens` come from records that are tokenized already and from strategies
-that call the tokenizer themselves.
+found in it by position. `Labeled` is a text whose label is learned. `Tokens` come from records
+that are tokenized already and from strategies that call the tokenizer themselves.
 """
 
 from __future__ import annotations
@@ -156,7 +157,26 @@ class Tokens:
         return len(self.input_ids) if self.num_uncut is None else self.num_uncut
 
 
-Rendered = Separate | Whole | Conversation | Tokens | Sequence[Tokens]
+@dataclass(frozen=True, slots=True)
+class Labeled:
+    """A text, or two, that is told by what it is; see ft.data.classification.
+
+    Attributes:
+        text: What is read.
+        pair: What is read beside it; None = nothing.
+        target: What is learned, as numbers in place of labels; empty where the model is asked.
+        max_tokens: It is cut to so many tokens, special ones included; None = never.
+        cuts_left: It loses its beginning then, not its end.
+    """
+
+    text: str
+    pair: str | None
+    target: tuple[int, ...]
+    max_tokens: int | None
+    cuts_left: bool
+
+
+Rendered = Separate | Whole | Conversation | Labeled | Tokens | Sequence[Tokens]
 """What a strategy makes of one record; a sequence of tokens is several rows."""
 
 

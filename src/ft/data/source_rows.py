@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ft.data.classification.find import with_labels_found
 from ft.data.layout import Strategy, StrategyOptions
 from ft.data.records import BrokenRecord, Origin, RawRecord, RecordSource
 from ft.data.segments import RecordError, Rendered, Tokens
@@ -112,7 +113,7 @@ def source_readers(
     Raises:
         UserError: A data set or a layout is not there.
     """
-    options = StrategyOptions.of(spec)
+    options = StrategyOptions.of(with_labels_found(spec, base_dir))
     for entry in spec.datasets:
         yield SourceReader(entry, base_dir, tokenizer, options, streams=spec.streaming)
     for entry in spec.test_datasets:

@@ -18,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ft.data.classification.find import with_labels_found
 from ft.data.feed import TrainingData
 from ft.data.intake import CHUNK, Intake, Progress
 from ft.data.mixture import mixture_of
@@ -59,7 +60,7 @@ def prepare_training_data(  # noqa: PLR0913 - as prepare_data, and who is told o
     """A run's data, read whole or as a stream; arguments and errors as of `prepare_data`."""
     how = partial(prepare_stream, on_news=on_news) if spec.streaming else prepare_data
     return how(
-        spec,
+        with_labels_found(spec, base_dir),
         tokenizer=tokenizer,
         seed=seed,
         base_dir=base_dir,

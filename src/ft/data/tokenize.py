@@ -19,9 +19,11 @@ from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any
 
 from ft.data.chat.labels import END_TOKEN_REACH, labels_of
+from ft.data.classification.tokens import tokenize_labeled
 from ft.data.segments import (
     IGNORE_INDEX,
     Conversation,
+    Labeled,
     RecordError,
     Rendered,
     Segment,
@@ -55,12 +57,17 @@ def tokenize(
             [each for each in rendered if isinstance(each, Whole | Conversation)], tokenizer
         )
     )
+    labeled = iter(
+        tokenize_labeled([each for each in rendered if isinstance(each, Labeled)], tokenizer)
+    )
     rows: list[list[Tokens]] = []
     for each in rendered:
         if isinstance(each, Separate):
             rows.append(_cut_into_rows(next(separate), each.row_tokens))
         elif isinstance(each, Whole | Conversation):
             rows.append([next(whole)])
+        elif isinstance(each, Labeled):
+            rows.append([next(labeled)])
         else:
             rows.append([each] if isinstance(each, Tokens) else list(each))
     return rows

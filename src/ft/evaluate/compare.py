@@ -14,6 +14,7 @@ from ft.data.batches import Padded
 from ft.data.stream import prepare_training_data
 from ft.data.tokenize import split_response
 from ft.evaluate.answer import Answerer, answerer_of
+from ft.evaluate.compare_labels import compare_labels
 from ft.evaluate.generate import Sampling
 from ft.evaluate.metrics import METRICS
 from ft.evaluate.objective import SupervisedTuning, held_out_loss
@@ -44,14 +45,22 @@ def compare_with_base(
     one that is longer is wrong anyhow, and an untuned base never stops. The result is also written
     to evaluation.json.
 
+    Of a classifier the task's metrics are measured, over all of them.
+
     Raises:
         UserError: no finished run, or one without held-out records.
     """
     run = open_run(directory.path, trusts_code=trusts_code)
     heldout = _held_out_records(run, trusts_code=trusts_code, on_event=on_event)
+    if run.labels is not None:
+        on_event({"event": "progress", "phase": "telling labels", "done": 0, "total": None})
+        told = compare_labels(run, heldout, batch_size=batch_size)
+        result = {"num_heldout_records": len(heldout), **told}
+        write_json(directory.evaluation, result)
+        return result
     asked = _questions(heldout, num_records)
     max_new_tokens = max_new_tokens or _room_for_answers(asked)
-    result: dict[str, Any] = {
+    result = {
         "num_heldout_records": len(heldout),
         "num_answered": len(asked),
         "max_new_tokens": max_new_tokens,

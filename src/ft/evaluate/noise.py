@@ -8,7 +8,7 @@ however records are padded, packed or laid end to end.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ft.data.batches import Batch, Layout, TokenRow
-from ft.evaluate.objective import Objective
+from ft.evaluate.objective import Objective, held_out_figures
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,12 @@ class WithEmbeddingNoise:
     def weight(self, row: TokenRow) -> float:
         """What the row counts in the objective."""
         return self.objective.weight(row)
+
+    def measure(
+        self, model: nn.Module, rows: Sequence[TokenRow], *, batch_size: int, device: torch.device
+    ) -> dict[str, Any]:
+        """What the objective measures."""
+        return held_out_figures(self.objective, model, rows, batch_size=batch_size, device=device)
 
     def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
         """The objective's loss; with noise if the model is in training mode."""

@@ -6,9 +6,10 @@ runs inside the loop and must measure the very same thing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -34,6 +35,17 @@ class Objective(Protocol):
 
     def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
         """The loss, summed over the batch: fp32 scalar; divide by the sum of weights."""
+        ...
+
+
+@runtime_checkable
+class MeasuresMore(Objective, Protocol):
+    """An objective that can say more of held-out records than their loss."""
+
+    def measure(
+        self, model: nn.Module, rows: Sequence[TokenRow], *, batch_size: int, device: torch.device
+    ) -> dict[str, Any]:
+        """`eval_loss`, and what else there is, as an event holds it."""
         ...
 
 
@@ -98,6 +110,12 @@ class Penalized:
         """The other's."""
         return self.objective.weight(row)
 
+    def measure(
+        self, model: nn.Module, rows: Sequence[TokenRow], *, batch_size: int, device: torch.device
+    ) -> dict[str, Any]:
+        """What the other measures."""
+        return held_out_figures(self.objective, model, rows, batch_size=batch_size, device=device)
+
     def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
         """As often as the batch has trained tokens, so that their mean counts it once."""
         loss_sum = self.objective.loss_sum(model, batch)
@@ -131,6 +149,32 @@ def router_loss(output: Any) -> Tensor:
     return loss
 
 
+def held_out_figures(
+    objective: Objective,
+    model: nn.Module,
+    rows: Sequence[TokenRow],
+    *,
+    batch_size: int,
+    device: torch.device,
+) -> dict[str, Any]:
+    """`eval_loss`, and what else the objective measures; arguments as of `held_out_loss`."""
+    if isinstance(objective, MeasuresMore):
+        return objective.measure(model, rows, batch_size=batch_size, device=device)
+    loss = held_out_loss(objective, model, rows, batch_size=batch_size, device=device)
+    return {"eval_loss": loss}
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode for the length of the block, then in the mode it was in."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
 @torch.no_grad()
 def held_out_loss(
     objective: Objective,
@@ -144,15 +188,11 @@ def held_out_loss(
 
     The model is left in the mode it was in.
     """
-    was_training = model.training
-    model.eval()
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i].input_ids))
     cuts = objective.layout.cut([len(rows[i].input_ids) for i in order], batch_size)
     total = torch.zeros((), dtype=torch.float64)
-    try:
+    with evaluating(model):
         for cut in cuts:
             batch = objective.layout.batch([rows[order[position]] for position in cut])
             total += objective.loss_sum(model, batch.to(device)).cpu()
-    finally:
-        model.train(was_training)
     return float(total) / sum(objective.weight(row) for row in rows)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ft.data.layout import LabelOptions
 from ft.data.prompt import PromptLayout
-from ft.model import LoadedModel, choose_precision, load_trained, load_untuned, probe_hardware
+from ft.model import Head, LoadedModel, choose_precision, load_trained, load_untuned, probe_hardware
 from ft.runtime import Problem, RunDirectory, UserError
 from ft.runtime.trust import is_trusted_code
 from ft.spec import AdapterSpec, ModelSpec, PrecisionSpec, RunSpec, load_spec
@@ -31,6 +32,19 @@ class TrainedRun:
     config_folder: Path | None
     """Where the YAML was, beside which strategies are looked up."""
 
+    @property
+    def labels(self) -> LabelOptions | None:
+        """What it tells of a text; None for a model that writes."""
+        return self.layouts[0].labels
+
+    @property
+    def head(self) -> Head | None:
+        """What was put behind the body to tell it."""
+        if self.labels is None:
+            return None
+        seed = 0 if self.spec is None else self.spec.training.seed
+        return Head(self.labels.task, seed, self.model.ignore_mismatched_sizes)
+
     def load(self) -> LoadedModel:
         """The model as it was trained: same base, same quantization, same compute dtype.
 
@@ -38,13 +52,20 @@ class TrainedRun:
         """
         hardware = probe_hardware()
         precision = choose_precision(self.precision, hardware, trains_all=False)
-        return load_trained(self.folder, self.model, self.adapter, precision, hardware=hardware)
+        return load_trained(
+            self.folder,
+            self.model,
+            self.adapter,
+            precision,
+            hardware=hardware,
+            head=self.head,
+        )
 
     def load_base(self) -> LoadedModel:
         """The base that a run of all parameters began with."""
         hardware = probe_hardware()
         precision = choose_precision(self.precision, hardware, trains_all=False)
-        return load_untuned(self.folder, self.model, precision, hardware=hardware)
+        return load_untuned(self.folder, self.model, precision, hardware=hardware, head=self.head)
 
 
 def open_run(folder: Path, *, trusts_code: bool = False) -> TrainedRun:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ft.model.base_check import check_adapter_folder, check_base
     from ft.model.build import BaseForm, build_model, load_trained, load_untuned
     from ft.model.hardware import Hardware, available_memory_bytes, probe_hardware
+    from ft.model.label_head import Head
     from ft.model.loaded import LoadedModel
     from ft.model.patches import apply_patches
     from ft.model.precision import Precision, choose_precision
@@ -30,6 +31,7 @@ __all__ = [
     "AttentionTraits",
     "BaseForm",
     "Hardware",
+    "Head",
     "LoadedModel",
     "LoadedTokenizer",
     "Precision",
@@ -64,6 +66,7 @@ _ROOM_OF = {
     "load_untuned": "build",
     "Hardware": "hardware",
     "available_memory_bytes": "hardware",
+    "Head": "label_head",
     "probe_hardware": "hardware",
     "LoadedModel": "loaded",
     "apply_patches": "patches",

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 
 import ft.model.patches  # noqa: F401  # first: peft imports bitsandbytes
 from ft.model.base_check import ADAPTER_WEIGHTS, check_adapter_folder
+from ft.model.label_head import keep_head
 from ft.model.methods import METHODS, Request
 from ft.runtime.errors import Problem, UserError
 from ft.spec.runspec import AdapterSpec
@@ -116,6 +117,7 @@ def _new_adapter(
     method = METHODS[spec.adapter]
     request = Request(model, spec, origin.tokenizer or origin.base_model, has_new_tokens)
     config, notes = method.config(request)
+    keep_head(config, model)
     device = next(model.parameters()).device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)

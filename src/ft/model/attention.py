@@ -17,7 +17,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+)
 
 from ft.model.hardware import Hardware
 from ft.model.precision import NumberFormat
@@ -53,9 +56,11 @@ class AttentionTraits:
 
 
 def read_attention_traits(config: Any) -> AttentionTraits:
-    """The traits of the causal language model that a transformers config describes."""
+    """The traits of the causal language model, or the encoder, that a config describes."""
     text = config.get_text_config()
-    model_class = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    model_class = MODEL_FOR_CAUSAL_LM_MAPPING.get(
+        type(config), None
+    ) or MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
     layer_types = set(getattr(text, "layer_types", None) or ())
     is_stateful = getattr(model_class, "_is_stateful", False)
     heads = getattr(text, "num_attention_heads", None) or 1

@@ -10,6 +10,7 @@ dequantize     a quantized base as plain linear layers: the function that an ada
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,13 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, Mxfp4Config
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    BitsAndBytesConfig,
+    Mxfp4Config,
+)
 
 from ft.model import patches
 from ft.model.attention import read_attention_traits
@@ -27,6 +34,14 @@ from ft.model.checkpoint_format import is_held_in_few_bits, quantization_of, req
 from ft.model.experts import dequantize_experts, quantize_experts
 from ft.model.hardware import Hardware
 from ft.model.hub import explained
+from ft.model.label_head import (
+    Head,
+    head_modules,
+    head_modules_of,
+    is_in_head,
+    settle_head,
+    without_load_report,
+)
 from ft.model.llama4 import linearized_experts
 from ft.model.overrides import apply_overrides
 from ft.model.precision import Precision
@@ -78,6 +93,7 @@ def load_base(
     attention: str = "sdpa",
     is_quantized: bool = True,
     draws_on_device: bool = False,
+    head: Head | None = None,
 ) -> BaseModel:
     """The base model on this process's device.
 
@@ -89,15 +105,21 @@ def load_base(
         is_quantized: False loads plain weights, whatever the spec says.
         draws_on_device: Random weights are drawn where they will live, which takes seconds for a
             large model; another kind of device draws others.
+        head: What it tells of a text; None for a model that writes.
 
     Fused experts come in plain weights; ``fold_experts`` puts them in few bits.
     With ``spec.random_init_seed`` or ``spec.reinit_weights`` none are read: they are drawn, the
     same ones every time.
 
     Raises:
-        UserError: the weights cannot be read or are incomplete.
+        UserError: the weights cannot be read or are incomplete, or are those of another head.
     """
     config = load_config(spec)
+    names_before = dict(getattr(config, "id2label", None) or {})
+    kind: Any = AutoModelForCausalLM
+    if head is not None:
+        kind = AutoModelForSequenceClassification
+        head.describe(config)
     if attention == "sdpa" and not read_attention_traits(config).supports_sdpa:
         attention = "eager"
     register_varlen()
@@ -106,11 +128,12 @@ def load_base(
         quantization = Mxfp4Config(dequantize=True)
     notes: list[str] = []
     if is_quantized and (spec.load_in_4bit or spec.load_in_8bit):
-        quantization, notes = _quantization(spec, precision, hardware)
+        kept_whole = None if head is None else head_modules_of(config)
+        quantization, notes = _quantization(spec, precision, hardware, kept_whole)
     if spec.random_init_seed is not None or spec.reinit_weights:
         few_bits = quantization if isinstance(quantization, BitsAndBytesConfig) else None
         device, seed = local_device(hardware), spec.random_init_seed or 0
-        if few_bits or draws_on_device:
+        if head is None and (few_bits or draws_on_device):
             model = draw_base(
                 config,
                 seed=seed,
@@ -121,12 +144,13 @@ def load_base(
                 device=device,
             )
         else:
-            model = _random_model(config, seed, precision, attention).to(device)
+            model = _random_model(kind, config, seed, precision, attention).to(device)
         return BaseModel(model, None, (*notes, "random weights to begin with"))
     is_held = is_held_in_few_bits(quantization_of(config))
     linearized = linearized_experts(config) if spec.llama4_linearized_experts else nullcontext()
-    with explained(spec.base_model, "base_model", spec.revision_of_model), linearized:
-        model, loading = AutoModelForCausalLM.from_pretrained(
+    quiet = nullcontext() if head is None else without_load_report()
+    with explained(spec.base_model, "base_model", spec.revision_of_model), linearized, quiet:
+        model, loading = kind.from_pretrained(
             _path(spec.base_model),
             config=config,
             revision=spec.revision_of_model or "main",
@@ -137,8 +161,12 @@ def load_base(
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            ignore_mismatched_sizes=head is not None,  # settled below, by the name of each weight
         )
-    _require_all_weights(spec, loading)
+    _require_all_weights(spec, loading, head_modules(model))
+    if head is not None:
+        where = f"base_model: {spec.base_model}"
+        notes += settle_head(model, head, loading, names_before, where)
     return BaseModel(model, _commit(spec, config), tuple(notes))
 
 
@@ -163,11 +191,11 @@ def fold_experts(model: Any, spec: ModelSpec) -> list[str]:
     return [] if num_quantized else ["quantize_moe_experts: the base has no fused experts"]
 
 
-def _random_model(config: Any, seed: int, precision: Precision, attention: str) -> Any:
+def _random_model(kind: Any, config: Any, seed: int, precision: Precision, attention: str) -> Any:
     """Drawn on the CPU, so that the weights do not depend on the hardware."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(
+        model = kind.from_config(
             config,
             dtype=precision.weights_dtype,
             attn_implementation=attention,
@@ -276,15 +304,17 @@ def _dequantized_weight(layer: Any) -> Tensor:
 
 
 def _quantization(
-    spec: ModelSpec, precision: Precision, hardware: Hardware
+    spec: ModelSpec, precision: Precision, hardware: Hardware, kept_whole: list[str] | None
 ) -> tuple[BitsAndBytesConfig | None, list[str]]:
+    """Of 4 or 8 bits, but for the modules named; None leaves the choice to transformers."""
     bits = 4 if spec.load_in_4bit else 8
     if hardware.kind == "mps":
         return None, [f"{bits}-bit weights do not run on MPS: holding them in {precision.weights}"]
     if bits == 8:
-        return BitsAndBytesConfig(load_in_8bit=True), []
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept_whole), []
     return BitsAndBytesConfig(
         load_in_4bit=True,
+        llm_int8_skip_modules=kept_whole,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=precision.compute_dtype,
@@ -292,16 +322,21 @@ def _quantization(
     ), []
 
 
-def _require_all_weights(spec: ModelSpec, loading: dict[str, Any]) -> None:
-    """A weight that the folder lacks would be drawn at random, and training would go on with it."""
+def _require_all_weights(spec: ModelSpec, loading: dict[str, Any], head: Sequence[str]) -> None:
+    """A weight that the folder lacks would be drawn at random, and training would go on with it.
+
+    Those of the head's modules are not meant.
+    """
     missing = sorted(loading.get("missing_keys", ()))
-    mismatched = sorted(str(entry) for entry in loading.get("mismatched_keys", ()))
-    if lacking := missing + mismatched:
+    mismatched = sorted(str(entry[0]) for entry in loading.get("mismatched_keys", ()))
+    lacking = [name for name in missing + mismatched if not is_in_head(name, head)]
+    if lacking:
+        aim = "one that generates text" if not head else "one of the kind that config.json names"
         raise UserError(
             Problem(
                 f"lacks {len(lacking)} weights, or has them in another shape: {lacking[0]}",
                 f"base_model: {spec.base_model}",
-                fix="check that the folder holds the whole model, and one that generates text",
+                fix=f"check that the folder holds the whole model, and {aim}",
             )
         )
 

@@ -25,6 +25,7 @@ from ft.model.freeze import freeze_all_but
 from ft.model.frozen import shorten_linears
 from ft.model.hardware import Hardware
 from ft.model.head import fuse_head
+from ft.model.label_head import Head, head_modules, require_positions
 from ft.model.loaded import LoadedModel
 from ft.model.precision import Precision
 from ft.model.tokenizer import LoadedTokenizer, load_saved_tokenizer, load_tokenizer
@@ -48,6 +49,7 @@ def build_model(  # noqa: PLR0913  # the one door: each argument is a decision m
     gradient_checkpointing: bool = False,
     sequence_len: int | None = None,
     draws_on_device: bool = False,
+    head: Head | None = None,
 ) -> LoadedModel:
     """The model that a run trains, in training mode.
 
@@ -62,13 +64,14 @@ def build_model(  # noqa: PLR0913  # the one door: each argument is a decision m
         gradient_checkpointing: Recompute every layer in the backward pass.
         sequence_len: Tokens of the longest record that may come; noted if the base is shorter.
         draws_on_device: As of ``load_base``.
+        head: What it tells of a text; None for a model that writes.
 
     Raises:
         UserError: the base cannot be read, or the specs do not fit it.
     """
     model = _with_bits_of(model, adapter)
     require_format(quantization_of(load_config(model)), model, adapter)
-    attention = attention or _choose_attention(model, adapter, precision, hardware)
+    attention = attention or _choose_attention(model, adapter, precision, hardware, head)
     torch.set_float32_matmul_precision("high" if precision.tf32 else "highest")
     base = load_base(
         model,
@@ -76,7 +79,10 @@ def build_model(  # noqa: PLR0913  # the one door: each argument is a decision m
         hardware=hardware,
         attention=attention.implementation,
         draws_on_device=draws_on_device,
+        head=head,
     )
+    if head is not None:
+        require_positions(base.model, sequence_len, f"base_model: {model.base_model}")
     notes = [*precision.notes, *tokenizer.notes, *base.notes]
     notes += _length_notes(base.model.config, sequence_len)
     num_added = fit_vocabulary(base.model, len(tokenizer.tokenizer))
@@ -122,6 +128,7 @@ def load_trained(
     *,
     hardware: Hardware,
     form: BaseForm = "trained",
+    head: Head | None = None,
 ) -> LoadedModel:
     """A finished run's model, frozen, in evaluation mode, with sdpa attention.
 
@@ -132,13 +139,14 @@ def load_trained(
         precision: As the run had it.
         hardware: What it will run on.
         form: Which form of the base the adapter is put on.
+        head: As the run had it.
 
     Raises:
         UserError: the folder holds no trained model, or one that does not fit.
     """
     tokenizer = _tokenizer_of_run(run_folder, model)
     has_adapter = (run_folder / ADAPTER_CONFIG).is_file()
-    base = _base_of_run(run_folder, _with_bits_of(model, adapter), precision, hardware, form)
+    base = _base_of_run(run_folder, _with_bits_of(model, adapter), precision, hardware, form, head)
     trained: Any = base.model
     if has_adapter:
         fit_vocabulary(base.model, len(tokenizer.tokenizer))
@@ -149,7 +157,12 @@ def load_trained(
 
 
 def load_untuned(
-    run_folder: Path, model: ModelSpec, precision: Precision, *, hardware: Hardware
+    run_folder: Path,
+    model: ModelSpec,
+    precision: Precision,
+    *,
+    hardware: Hardware,
+    head: Head | None = None,
 ) -> LoadedModel:
     """The base that a run of all parameters began with, with the run's tokenizer, to ask it.
 
@@ -158,12 +171,13 @@ def load_untuned(
         model: The base, as the run named it.
         precision: As the run had it.
         hardware: What it will run on.
+        head: As the run had it; untrained here.
 
     Raises:
         UserError: the base cannot be read.
     """
     tokenizer = _tokenizer_of_run(run_folder, model)
-    base = load_base(model, precision, hardware=hardware)
+    base = load_base(model, precision, hardware=hardware, head=head)
     fit_vocabulary(base.model, len(tokenizer.tokenizer))
     return _for_inference(base, base.model, tokenizer, precision, hardware)
 
@@ -207,9 +221,14 @@ def recompute_every_layer(loaded: LoadedModel) -> None:
 def settle_generation(model: Any, tokenizer: Any) -> None:
     """Makes generation stop at the tokenizer's end token, and pad with its pad token.
 
+    A classifier only learns which token is padding, to look at the last one before it.
     The base's other end tokens stay. A config that names sampling values without sampling could not
     be saved; it means sampling.
     """
+    if head_modules(model):
+        for config in (model.config, model.config.get_text_config()):
+            config.pad_token_id = tokenizer.pad_token_id
+        return
     config = model.generation_config
     ends = config.eos_token_id if config.eos_token_id is not None else []
     ends = ends if isinstance(ends, list) else [ends]
@@ -247,9 +266,18 @@ def _origin(model: ModelSpec, base: BaseModel, precision: Precision) -> Origin:
 
 
 def _choose_attention(
-    model: ModelSpec, adapter: AdapterSpec, precision: Precision, hardware: Hardware
+    model: ModelSpec,
+    adapter: AdapterSpec,
+    precision: Precision,
+    hardware: Hardware,
+    head: Head | None,
 ) -> Attention:
     traits = read_attention_traits(load_config(model))
+    if head is not None:
+        if model.attn_implementation in ("auto", "varlen"):
+            plain = "sdpa" if traits.supports_sdpa else "eager"
+            return Attention(plain, False, "labels are learned in padded batches")
+        traits = dataclasses.replace(traits, supports_flat_batches=False)
     attention = choose_attention(
         model.attn_implementation, hardware, traits, compute=precision.compute
     )
@@ -266,7 +294,12 @@ def _tokenizer_of_run(run_folder: Path, model: ModelSpec) -> LoadedTokenizer:
 
 
 def _base_of_run(
-    run_folder: Path, model: ModelSpec, precision: Precision, hardware: Hardware, form: BaseForm
+    run_folder: Path,
+    model: ModelSpec,
+    precision: Precision,
+    hardware: Hardware,
+    form: BaseForm,
+    head: Head | None,
 ) -> BaseModel:
     if not (run_folder / ADAPTER_CONFIG).is_file():
         if not (run_folder / "config.json").is_file():
@@ -278,11 +311,11 @@ def _base_of_run(
                 )
             )
         whole = ModelSpec.model_validate({"base_model": str(run_folder.absolute())})
-        return load_base(whole, precision, hardware=hardware)
+        return load_base(whole, precision, hardware=hardware, head=head)
     recorded = read_adapter_config(run_folder).get("revision")
     if recorded:
         model = model.model_copy(update={"revision_of_model": recorded})
-    base = load_base(model, precision, hardware=hardware, is_quantized=form != "plain")
+    base = load_base(model, precision, hardware=hardware, is_quantized=form != "plain", head=head)
     if form == "dequantized":
         fold_experts(base.model, model)
         plain = dequantize(base.model, precision.weights_dtype)

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
 
 import ft.model.patches  # noqa: F401  # first: peft imports bitsandbytes
 from ft.model.attention import Attention
@@ -206,7 +205,7 @@ class LoadedModel:
             self.attached.restore(exact)
             return
         with explained(str(folder), "model"):
-            saved = AutoModelForCausalLM.from_pretrained(
+            saved = type(self.model).from_pretrained(
                 folder, dtype=self.model.dtype, use_safetensors=True, trust_remote_code=False
             )
         state = saved.state_dict()

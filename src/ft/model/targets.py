@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from ft.model.label_head import head_modules, is_in_head
 from ft.runtime.errors import Problem, UserError
 from ft.spec.runspec import AdapterSpec
 
@@ -52,11 +53,14 @@ def target_parameters(model: Any, spec: AdapterSpec) -> list[str]:
 
 def linear_layer_names(model: Any) -> set[str]:
     """Last names of the model's linear layers, without the output head: ``{"q_proj", ...}``."""
-    head = model.get_output_embeddings()
+    head, label_head = model.get_output_embeddings(), head_modules(model)
     names = {
         path
         for path, layer in model.named_modules()
-        if isinstance(layer, nn.Linear | Conv1D) and layer is not head and not _gives_more(layer)
+        if isinstance(layer, nn.Linear | Conv1D)
+        and layer is not head
+        and not is_in_head(path, label_head)
+        and not _gives_more(layer)
     }
     return {_last(path) if not _last(path).isdigit() else path for path in names}
 

@@ -38,8 +38,12 @@ class LoadedTokenizer:
     """What was chosen on the user's behalf."""
 
 
-def load_tokenizer(spec: ModelSpec) -> LoadedTokenizer:
+def load_tokenizer(spec: ModelSpec, *, writes: bool = True) -> LoadedTokenizer:
     """The tokenizer that the spec names, ready for training.
+
+    Args:
+        spec: Names it.
+        writes: It is for a model that writes, which needs an end token.
 
     Raises:
         UserError: it cannot be loaded, or has no end token.
@@ -59,7 +63,8 @@ def load_tokenizer(spec: ModelSpec) -> LoadedTokenizer:
     tokenizer.add_special_tokens(roles)
     tokenizer.add_tokens(list(spec.special_tokens.additional_special_tokens), special_tokens=True)
     tokenizer.add_tokens(list(spec.tokens))
-    _require_end_token(tokenizer, f"{role}: {name}")
+    if writes:
+        _require_end_token(tokenizer, f"{role}: {name}")
     notes = _settle_pad_token(tokenizer)
     if is_mistral:
         notes.append(_AS_MISTRAL)

@@ -27,7 +27,7 @@ from typing import Any, Literal, NoReturn
 import torch
 from torch import Tensor
 
-from ft.model import Hardware, LoadedModel, Precision, load_base, load_config, load_trained
+from ft.model import Hardware, Head, LoadedModel, Precision, load_base, load_config, load_trained
 from ft.model.checkpoint_format import is_held_in_few_bits, quantization_of, require_mergeable
 from ft.model.precision import DTYPES, NumberFormat
 from ft.runtime.durable import staged_folder, write_json
@@ -61,6 +61,7 @@ class _Source:
     adapter: AdapterSpec
     precision: Precision
     hardware: Hardware
+    head: Head | None
 
     @property
     def quantization(self) -> Mapping[str, Any]:
@@ -98,6 +99,7 @@ def merge_adapter(  # noqa: PLR0913  # the one door: a run's five parts, and wha
     allow_untrained: bool = False,
     extra_files: tuple[Path, ...] = (),
     on_progress: OnProgress = lambda phase, done, total: None,
+    head: Head | None = None,
 ) -> MergeReport:
     """Merges a run's adapter into a full model in ``out``; an earlier merge there is replaced.
 
@@ -115,13 +117,14 @@ def merge_adapter(  # noqa: PLR0913  # the one door: a run's five parts, and wha
         allow_untrained: Merge although the adapters of some layers change nothing.
         extra_files: Copied beside the model: what else belongs to it.
         on_progress: Told how far it is.
+        head: As the run had it; its logits are compared as what they say of each label.
 
     Raises:
         UserError: there is no adapter to merge, it was never trained, or ``out`` holds something
             that no merge made.
         FtError: the merged model is not the adapter's; nothing is put in place.
     """
-    source = _Source(run_folder, model, adapter, precision, hardware)
+    source = _Source(run_folder, model, adapter, precision, hardware, head)
     target = _Target(onto if source.is_quantized else "plain", dtype, allow_untrained)
     probes = [ids for ids in probe_input_ids if ids]
     _refuse_before_loading(source, out, probes)
@@ -193,9 +196,9 @@ def _trained_answers(source: _Source, probes: list[list[int]]) -> tuple[list[Ten
     if max(max(ids) for ids in probes) >= num_rows:
         what = f"run.json is damaged: a probe has a token beyond the vocabulary of {num_rows:,}"
         raise UserError(Problem(what, str(source.run_folder), fix="take run.json from a copy"))
-    with_adapter = _answers(loaded, probes)
+    with_adapter = _answers(loaded, probes, source.head)
     with loaded.without_adapter():
-        base = _answers(loaded, probes)
+        base = _answers(loaded, probes, source.head)
     del loaded
     _free_memory()
     return with_adapter, base
@@ -209,15 +212,17 @@ def _load(source: _Source, form: Literal["trained", "dequantized", "plain"]) -> 
         source.precision,
         hardware=source.hardware,
         form=form,
+        head=source.head,
     )
 
 
-def _answers(loaded: LoadedModel, probes: list[list[int]]) -> list[Tensor]:
+def _answers(loaded: LoadedModel, probes: list[list[int]], head: Head | None) -> list[Tensor]:
     with loaded.inference() as model:
-        return [
+        answers = [
             model(input_ids=torch.tensor([ids], device=loaded.device)).logits[0].float().cpu()
             for ids in probes
         ]
+    return answers if head is None else [head.as_distributions(answer) for answer in answers]
 
 
 def _merge(
@@ -270,12 +275,14 @@ def _answers_of_files(
     """Logits of the model that the files load into, after its tensors were compared."""
     spec = ModelSpec.model_validate({"base_model": str(folder.absolute())})
     precision = Precision(target.dtype, "no", target.dtype)
-    base = load_base(spec, precision, hardware=source.hardware)
+    base = load_base(spec, precision, hardware=source.hardware, head=source.head)
     written = dict(merged.model.named_parameters(remove_duplicate=False))
     for name, parameter in base.model.named_parameters(remove_duplicate=False):
         if name not in written or not torch.equal(parameter.cpu(), written[name]):
             raise FtError(f"{name} was read back from the merged files with other values")
-    return _answers(dataclasses.replace(merged, model=base.model, precision=precision), probes)
+    return _answers(
+        dataclasses.replace(merged, model=base.model, precision=precision), probes, source.head
+    )
 
 
 def _bound(source: _Source, target: _Target) -> float:

@@ -54,5 +54,6 @@ def merge_run(directory: RunDirectory, *, onto: str, on_event: OnEvent) -> list[
         probe_input_ids=probes,
         extra_files=(directory.prompt_file,),
         on_progress=progress,
+        head=run.head,
     )
     return report.render()

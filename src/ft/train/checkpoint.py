@@ -58,6 +58,9 @@ class TrainerState:
     """Of the steps that say what a usual loss is, see health.py."""
     num_high_losses_in_a_row: int = 0
     best_loss: float | None = None
+    """Held-out loss of the best evaluation."""
+    best_metric: float | None = None
+    """What that evaluation was the best at: metric_for_best_model."""
     best_step: int | None = None
     num_evaluations_without_gain: int = 0
     is_stopped_early: bool = False

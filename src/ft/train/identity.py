@@ -91,6 +91,11 @@ FIXED_KEYS = frozenset(
         "adapter_len",
         "adapter_layers",
         "unfrozen_parameters",
+        "task_type",
+        "problem_type",
+        "id2label",
+        "num_labels",
+        "ignore_mismatched_sizes",
     }
 )
 ASKED_KEYS = frozenset(
@@ -170,7 +175,11 @@ ASKED_KEYS = frozenset(
         "torch_compile",
         "seed",
         "deterministic",
+        "class_weights",
+        "truncation_side",
         "load_best_model_at_end",
+        "metric_for_best_model",
+        "greater_is_better",
     }
 )
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -30,10 +30,11 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ft.data.batches import Batch, TokenRow, record_lengths
 from ft.data.feed import Feed, FeedRow, StoredFeed
-from ft.evaluate.objective import Objective, held_out_loss
+from ft.evaluate.objective import Objective, held_out_figures
 from ft.runtime import EventLog, Interrupted, Problem
 from ft.train.agreement import Agreement
 from ft.train.ahead import Ahead
+from ft.train.best import BestBy
 from ft.train.cadence import Cadence
 from ft.train.checkpoint import Checkpoint, CheckpointFolder, TrainerState, seed_generators
 from ft.train.health import HealthCheck
@@ -61,6 +62,7 @@ class LoopSettings:
     early_stopping_patience: int | None
     keeps_best: bool
     """End with the weights of the best evaluation."""
+    best_by: BestBy
     loss_watchdog_threshold: float | None
     loss_watchdog_patience: int | None
     reads_every_step: bool = False
@@ -137,6 +139,7 @@ class TrainingLoop:
             self.feed.go_to(self.state.feed_position)
         best_step = self.state.best_step
         if self.settings.keeps_best and best_step and not self.checkpoints.is_whole(best_step):
+            self.state.best_metric = None
             self.state.best_loss = self.state.best_step = None  # it was not kept: look for another
         self.saved_step = self.state.step
         self._tell("resumed", step=self.state.step, checkpoint=checkpoint.path.name)
@@ -310,7 +313,7 @@ class TrainingLoop:
         if self.heldout_rows is None:
             return
         started = time.perf_counter()
-        loss = held_out_loss(
+        figures = held_out_figures(
             self.objective,
             self.model,
             self.heldout_rows,
@@ -320,18 +323,20 @@ class TrainingLoop:
         self._tell(
             "evaluation",
             step=self.state.step,
-            eval_loss=loss,
+            **figures,
             num_records=sum(len(record_lengths(row)) for row in self.heldout_rows),
             eval_time_s=round(time.perf_counter() - started, 3),
         )
-        self._note_best(loss)
+        self._note_best(figures)
 
-    def _note_best(self, loss: float) -> None:
+    def _note_best(self, figures: Mapping[str, Any]) -> None:
         state = self.state
         if state.step == 0:
             return  # the base's own loss: there for the record, no checkpoint stands behind it
-        if state.best_loss is None or loss < state.best_loss:
-            state.best_loss, state.best_step = loss, state.step
+        metric = self.settings.best_by.value_of(figures)
+        if state.best_step is None or self.settings.best_by.is_better(metric, state.best_metric):
+            state.best_loss, state.best_metric = figures["eval_loss"], metric
+            state.best_step = state.step
             state.num_evaluations_without_gain = 0
             if self.settings.keeps_best:
                 self._save()

@@ -178,6 +178,9 @@ class Planner:
     @cached_property
     def need(self) -> RunNeed | None:
         """Counted on the model's modules; None if they can't be run without values."""
+        if self.spec.data.is_classification:
+            self.obstacle = "it tells labels"
+            return None
         try:
             return need_of(self.spec, self.rows, self.hardware, num_tokens=self.num_tokens)
         except _NOT_PLANNED as error:

@@ -18,15 +18,13 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs
 
-from ft.data.batches import Flat, Layout, Padded, TokenRow, join, record_lengths
+from ft.data.batches import TokenRow, join, record_lengths
 from ft.data.feed import TrainingData
 from ft.data.obtain import token_cache
 from ft.data.packing import pack
 from ft.data.stream import prepare_training_data
 from ft.data.tokenized import TokenizedSet
-from ft.evaluate.noise import WithEmbeddingNoise
-from ft.evaluate.objective import Objective, Penalized, router_loss_scale
-from ft.evaluate.token_losses import text_objective
+from ft.evaluate.objective import Objective
 from ft.model import (
     Hardware,
     LoadedModel,
@@ -44,18 +42,22 @@ from ft.runtime import (
     Problem,
     RunDirectory,
     process_rank,
+    read_events,
 )
 from ft.runtime.durable import is_disk_full
 from ft.runtime.trust import trust_code
 from ft.spec import RunSpec
+from ft.spec.classification import Classification
 from ft.spec.duration import seconds_of
 from ft.spec.methods import can_recompute, in_four_bits
-from ft.train.apart import require_records_apart
+from ft.train.best import BestBy
 from ft.train.cadence import checkpoint_cadence, evaluation_cadence
 from ft.train.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
 from ft.train.claim import ClaimedRun
 from ft.train.determinism import computing_deterministically
+from ft.train.examples import before_and_after
 from ft.train.loop import LoopSettings, OnEvent, TrainingLoop
+from ft.train.objectives import choose_objective, figures_of, head_of, task_of, text_tuning
 from ft.train.optimizer import build_optimizer, optimizer_state_bytes
 from ft.train.pinned import with_pinned_base
 from ft.train.planning import Planner, RunPlan, apply_plan, layout_of, planner_of, stored_plan
@@ -140,6 +142,8 @@ def _train_in(claimed: ClaimedRun, teller: Teller) -> dict[str, Any]:
     teller.tell("plan", **plan.to_json())
     teller.tell("start", **_plan_summary(loop, spec, model.hardware))
     state = loop.run(StopRequest(_deadline_s(claimed)))
+    if process_rank() == 0 and (examples := before_and_after(read_events(run.events))):
+        teller.tell("examples", **examples)
     total_time_s = time.perf_counter() - started
     result: dict[str, Any] = {}
     if process_rank() == 0:
@@ -164,7 +168,9 @@ def build_run(claimed: ClaimedRun, teller: Teller, stand_ins: StandIns = _NO_STA
     """
     run, spec = claimed.directory, with_pinned_base(claimed)
     hardware = probe_hardware()
-    tokenizer = stand_ins.tokenizer or load_tokenizer(spec.model)
+    tokenizer = stand_ins.tokenizer or load_tokenizer(
+        spec.model, writes=not spec.data.is_classification
+    )
     data = stand_ins.data or _prepare_data(spec, claimed.config, tokenizer, teller)
     for layout in data.layouts:
         if layout.source is not None:
@@ -178,15 +184,16 @@ def build_run(claimed: ClaimedRun, teller: Teller, stand_ins: StandIns = _NO_STA
         num_tokens=len(tokenizer.tokenizer),
     )
     plan = _plan_of_run(claimed, planner)
-    model = _load_model(spec, tokenizer, hardware, teller, stand_ins.draws_on_device)
+    task = task_of(data.layouts)
+    model = _load_model(spec, task, tokenizer, hardware, teller, stand_ins.draws_on_device)
     apply_plan(plan, model)
-    batch_layout = layout_of(plan, _layout(spec, model), spec)
+    objective = choose_objective(spec, data, model, task, plan)
     identity = describe_run(claimed, data, model)
     if process_rank() == 0:
         begin_run(claimed, data, identity)
     events = teller.begin(run.events if process_rank() == 0 else Path(os.devnull))
     checkpoints = CheckpointFolder(run.checkpoints, spec.output.save_total_limit, identity)
-    loop = _assemble(checkpoints, spec, data, model, batch_layout, events, teller.show)
+    loop = _assemble(checkpoints, spec, data, model, objective, events, teller.show)
     return BuiltRun(loop, model, identity, planner, plan)
 
 
@@ -208,7 +215,7 @@ def settle_plan(
     def settle(plan: RunPlan) -> None:
         apply_plan(plan, model)
         layout = layout_of(plan, loop.objective.layout, planner.spec)
-        loop.objective = _objective(planner.spec, layout, model)
+        loop.objective = text_tuning(planner.spec, layout, model)
 
     if plan.expected is not None:
         has_state = bool(loop.optimizer.state_dict()["state"])
@@ -257,6 +264,7 @@ def _deadline_s(claimed: ClaimedRun) -> float | None:
 
 def _load_model(
     spec: RunSpec,
+    task: Classification | None,
     tokenizer: LoadedTokenizer,
     hardware: Hardware,
     teller: Teller,
@@ -274,6 +282,7 @@ def _load_model(
         seed=spec.training.seed,
         sequence_len=spec.data.sequence_len,
         draws_on_device=draws_on_device,
+        head=head_of(spec, task),
     )
     teller.tell(
         "model",
@@ -302,7 +311,7 @@ def _assemble(
     spec: RunSpec,
     data: TrainingData,
     model: LoadedModel,
-    layout: Layout,
+    objective: Objective,
     events: EventLog,
     on_event: OnEvent,
 ) -> TrainingLoop:
@@ -331,7 +340,7 @@ def _assemble(
         weights=model,
         optimizer=optimizer,
         schedule=schedule,
-        objective=_objective(spec, layout, model),
+        objective=objective,
         feed=feed,
         heldout_rows=_heldout_rows(data.heldout, spec),
         settings=LoopSettings(
@@ -344,6 +353,7 @@ def _assemble(
             eval_batch_size=spec.evaluation.eval_batch_size or training.micro_batch_size,
             early_stopping_patience=patience,
             keeps_best=spec.evaluation.load_best_model_at_end or patience is not None,
+            best_by=BestBy.of(spec.evaluation, figures_of(objective)),
             loss_watchdog_threshold=training.loss_watchdog_threshold,
             loss_watchdog_patience=training.loss_watchdog_patience,
             reads_every_step=model.attached.follows_updates,
@@ -353,38 +363,6 @@ def _assemble(
         on_event=on_event,
         after_update=model.attached.after_update,
     )
-
-
-def _objective(spec: RunSpec, layout: Layout, model: LoadedModel) -> Objective:
-    """What is minimized."""
-    training = spec.training
-    objective = text_objective(
-        training,
-        spec.data,
-        layout,
-        router_loss_scale(model.model.config),
-        has_loss_head=model.loss_head is not None,
-    )
-    if training.neftune_noise_alpha:
-        embedding = model.model.get_input_embeddings()
-        objective = WithEmbeddingNoise(objective, embedding, training.neftune_noise_alpha)
-    return Penalized(objective, model.attached.penalty)
-
-
-def _layout(spec: RunSpec, model: LoadedModel) -> Layout:
-    """Without pad tokens where the attention keeps records apart by itself.
-
-    Raises:
-        UserError: packs are asked for, and in this model their records would see each other.
-    """
-    layout = (
-        Flat(spec.data.sequence_len)
-        if model.attention.is_varlen
-        else Padded(model.tokenizer.tokenizer.pad_token_id, model.attached.num_leading_logits)
-    )
-    if spec.training.sample_packing or spec.evaluation.eval_sample_packing:
-        require_records_apart(model, layout)
-    return layout
 
 
 def _heldout_rows(heldout: TokenizedSet | None, spec: RunSpec) -> Sequence[TokenRow] | None:

@@ -17,7 +17,7 @@ class StepWatch(Protocol):
     def mark(self, part: Part) -> None:
         """From here on the time belongs to ``part``."""
 
-    def end_step(self, num_tokens: int, num_trained_tokens: int) -> None:
+    def end_step(self, num_tokens: int, num_trained_tokens: float) -> None:
         """The step is done."""
 
 
@@ -30,5 +30,5 @@ class Unwatched:
     def mark(self, part: Part) -> None:
         """Nothing."""
 
-    def end_step(self, num_tokens: int, num_trained_tokens: int) -> None:
+    def end_step(self, num_tokens: int, num_trained_tokens: float) -> None:
         """Nothing."""

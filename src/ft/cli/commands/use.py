@@ -64,6 +64,7 @@ def infer(  # noqa: PLR0913 - an argument for each option
 ) -> None:
     """Ask a tuned model, in the layout that it was trained with: ft infer --prompt "How many?"
 
+    A classifier tells its labels, with their probabilities.
     A layout with more fields takes them by name: --field context="CREATE TABLE head (age INTEGER)"
     """
     from ft.cli.asking import Question, ask
@@ -77,12 +78,19 @@ def infer(  # noqa: PLR0913 - an argument for each option
         raise UserError(Problem("--top-p and --top-k need a --temperature above 0"))
     folder = run or newest_run()
     quiet_libraries()
-    from ft.evaluate.answer import open_answerer
+    from ft.evaluate.answer import answerer_of
     from ft.evaluate.generate import Sampling
+    from ft.evaluate.trained import open_run
 
+    opened = open_run(folder, trusts_code=trust_remote_code)
+    if opened.labels is not None:
+        from ft.cli.labels import ask_classifier
+        from ft.evaluate.classifier import open_classifier
+
+        ask_classifier(open_classifier(opened, is_base=base), question)
+        return
     sampling = Sampling(max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed)
-    answerer = open_answerer(folder, is_base=base, trusts_code=trust_remote_code)
-    ask(answerer, question, sampling)
+    ask(answerer_of(opened, opened.load(), is_base=base), question, sampling)
 
 
 def evaluate(
@@ -99,7 +107,7 @@ def evaluate(
     ] = None,
     trust_remote_code: TrustsCode = False,
 ) -> None:
-    """Loss and exact match on held-out records, base beside tuned: ft eval out/"""
+    """Loss and metrics on held-out records, base beside tuned: ft eval out/"""
     folder = run or newest_run()
     quiet_libraries()
     from ft.cli.display import run_display
@@ -113,5 +121,6 @@ def evaluate(
             max_new_tokens=max_new_tokens,
             trusts_code=trust_remote_code, on_event=display,
         )  # fmt: skip
-    Console(highlight=False).print(comparison(result))
+    for table in comparison(result):
+        Console(highlight=False).print(table)
     say(f"written to {short(directory.evaluation)}")

@@ -14,6 +14,7 @@ They render what axolotl's layouts of the same names train on, byte for byte. On
 from __future__ import annotations
 
 from ft.data.chat import CHAT_TYPE, chat_layout
+from ft.data.classification.layout import CLASSIFICATION_TYPE, classification_layout
 from ft.data.layouts import answers, instruct, llama2, raw, turns
 from ft.data.layouts.mapping import check_mapping, mapping_layout
 from ft.data.layouts.pair import BuiltIn
@@ -37,6 +38,7 @@ LAYOUTS: dict[str, BuiltIn] = {
     **llama2.LAYOUTS,
     **raw.LAYOUTS,
     CHAT_TYPE: BuiltIn(chat_layout),
+    CLASSIFICATION_TYPE: BuiltIn(classification_layout),
 }
 """Name -> layout; `NAME.load` is the same as `NAME`, `NAME:STYLE` is NAME in another style."""
 

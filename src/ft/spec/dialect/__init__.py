@@ -11,6 +11,7 @@ key. Keys that can't hold together are in contradictions.py, those of a method i
 
 from ft.spec.dialect import contradictions
 from ft.spec.dialect.contradictions import Contradiction
+from ft.spec.dialect.label_contradictions import LABEL_CONTRADICTIONS
 from ft.spec.dialect.method_rules import METHOD_RULES
 from ft.spec.dialect.no_effect import NO_EFFECT
 from ft.spec.dialect.not_supported import (
@@ -24,7 +25,7 @@ from ft.spec.dialect.not_supported import (
 )
 from ft.spec.dialect.renamed import MEANINGS, RENAMED, RENAMED_IN_DATASETS, RIVALS, Rename
 
-CONTRADICTIONS = (*contradictions.CONTRADICTIONS, *METHOD_RULES)
+CONTRADICTIONS = (*contradictions.CONTRADICTIONS, *METHOD_RULES, *LABEL_CONTRADICTIONS)
 
 __all__ = [
     "CONTRADICTIONS",

@@ -36,7 +36,6 @@ OF_PREFERENCES = (
     "kto_desirable_weight",
     "kto_undesirable_weight",
     "max_prompt_len",
-    "num_labels",
     "center_rewards_coefficient",
 )
 """How preferences are trained with: an error of their own only where no key asks for that."""
@@ -175,8 +174,6 @@ NOT_SUPPORTED: dict[str, str] = {
     "dataloader_drop_last": "every record is seen once an epoch; remove it",
     "fp32_norms": "weights of a bf16: full run are bf16 throughout; use bf16: true",
     "fp32_norm_classes": "weights of a bf16: full run are bf16 throughout; use bf16: true",
-    "metric_for_best_model": "the best model is that of the lowest held-out loss; remove it",
-    "greater_is_better": "the best model is that of the lowest held-out loss; remove it",
     "do_bench_eval": _LATER,
     "bench_dataset": _LATER,
     "bench_split": _LATER,

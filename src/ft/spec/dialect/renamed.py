@@ -45,6 +45,7 @@ RENAMED: dict[str, Rename] = {
     "dataset_processes": Rename("dataset_num_proc"),
     "batch_size": Rename("gradient_accumulation_steps", convert_in=_passes_of_a_step),
     "evaluation_strategy": Rename("eval_strategy"),
+    "max_length": Rename("sequence_len"),
     "model_revision": Rename("revision_of_model"),
     "pretrain_multipack_buffer_size": Rename("streaming_multipack_buffer_size"),
     "noisy_embedding_alpha": Rename("neftune_noise_alpha"),

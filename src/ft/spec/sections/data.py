@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
+from ft.spec.sections.labels import LabelSpec
 from ft.spec.sections.section import ChatTemplateName, Count, Names, Section, Share
 
 
@@ -86,7 +87,15 @@ class DatasetSpec(Section):
         None, description="File format, where the ending does not tell."
     )
     revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
-    field: str | None = Field(None, description="completion: the field that holds the text.")
+    field: str | None = Field(
+        None, description="completion, classification: the field that holds the text; default text."
+    )
+    field_text_pair: str | None = Field(
+        None, description="classification: field of a second text, which is read beside the first."
+    )
+    field_label: str = Field(
+        "label", description="classification: field of the label: a name, a number, or a list."
+    )
     field_weight: str | None = Field(
         None,
         description="Field that says how much a record counts: its tokens' loss is multiplied by "
@@ -167,7 +176,7 @@ class DatasetSpec(Section):
     )
 
 
-class DataSpec(Section):
+class DataSpec(LabelSpec):
     """What it learns from."""
 
     datasets: Annotated[tuple[DatasetSpec, ...], Field(min_length=1)] = Field(

@@ -84,6 +84,10 @@ class ModelSpec(Section):
         description="Begin with random weights in the shape of base_model, whatever it holds; "
         "drawn from random_init_seed, default 0.",
     )
+    ignore_mismatched_sizes: bool = Field(
+        False,
+        description="SEQ_CLS: a head that base_model has for other labels gives way to a new one.",
+    )
     attn_implementation: Attentions | HubKernel = Field(
         "auto", description="Attention backend; what is missing falls back, with a word."
     )

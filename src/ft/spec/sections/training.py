@@ -194,6 +194,14 @@ class EvaluationSpec(Section):
     load_best_model_at_end: bool = Field(
         False, description="End with the weights of the best evaluation."
     )
+    metric_for_best_model: str | None = Field(
+        None,
+        description="What the best evaluation is best at; default the held-out loss. With SEQ_CLS "
+        "also accuracy, f1_macro, f1_micro, mse, mae, pearson or r2; eval_ may stand before it.",
+    )
+    greater_is_better: bool | None = Field(
+        None, description="Which way metric_for_best_model is better; default: as it is measured."
+    )
 
 
 class OutputSpec(Section):
