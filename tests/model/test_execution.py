@@ -234,3 +234,21 @@ def test_a_layer_that_cannot_be_compiled_runs_as_it_is():
     assert len(told) == 1
     assert "no such card" in told[0]
     assert not execution.is_compiled
+
+
+@of_torch
+def test_many_models_in_one_process_are_compiled_alike():
+    """Torch stops compiling one function after so many times; each model has a function of its own."""
+    torch._dynamo.reset()
+    counters.clear()
+    rows = make_rows([9, 21])
+    for _ in range(3):
+        model = make_model(CONFIGS["llama, grouped queries"])
+        execution, head, _ = on_the_short_way(model)
+        with torch._dynamo.config.patch(recompile_limit=1):
+            execution.compile(backend="eager", on_failure=pytest.fail)
+            assert torch._dynamo.config.recompile_limit > 8
+            torch._dynamo.config.recompile_limit = 1
+            gradients(model, rows, layout=Padded(0), head=head)
+            gradients(model, rows, layout=Padded(0), head=head)
+    assert counters["stats"]["unique_graphs"] == 3

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -30,6 +31,9 @@ positions [B, T]; hidden states [B, T, H] and rotations [B, T, D]; a mask [B, 1,
 
 _LENGTHS = "L['kwargs']['max_length_q'],L['kwargs']['max_length_k']"
 """As the compiler names them: where the plain numbers among a layer's inputs come from."""
+
+_MAX_COMPILATIONS = 64
+"""Of one function: kinds of layers, kept or not, and ranges of lengths for which kernels differ."""
 
 _NUM_PASSES_MARKED = 4
 """Passes whose inputs are marked as of varying length: compilation happens in the first ones."""
@@ -98,7 +102,11 @@ class Execution:
         """
         self._num_calls = 0
         self._on_failure = on_failure
-        self._compiled = torch.compile(_run_layer, fullgraph=True, **options) if is_wanted else None
+        self._compiled = None
+        if is_wanted:
+            limits = torch._dynamo.config
+            limits.recompile_limit = max(limits.recompile_limit, _MAX_COMPILATIONS)
+            self._compiled = torch.compile(_own_copy(_run_layer), fullgraph=True, **options)
 
     def run(self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """One layer's forward pass."""
@@ -169,6 +177,15 @@ def _planned(layer_class: type[nn.Module]) -> type[nn.Module]:
 
 def _run_layer(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return layer._runs(layer, *args, **kwargs)
+
+
+def _own_copy(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with a code object of its own.
+
+    Compilations are counted and looked up by code object: those of another model in this process
+    would count against this one's.
+    """
+    return FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
 
 
 def _with_gradient(args: tuple[Any, ...]) -> tuple[Any, ...]:
