@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
+import tiny
 from ft.evaluate.answer import open_answerer
 from ft.evaluate.generate import Sampling
-from ft.runtime import Interrupted, RunDirectory
+from ft.runtime import Interrupted, MachineError, RunDirectory
 from ft.ship.merged import merge_run
 from runs import curve, events, run, stop_after, write_config
 
@@ -101,3 +103,42 @@ def test_compiled_trains_like_uncompiled(tmp_path, tiny_llama, bits):
     for name in ("compiled", "compiled, recomputed"):
         torch.testing.assert_close(curves[name], curves["plain"], rtol=3e-3, atol=0, msg=name)
     assert curves["compiled, dropout"][-1] < curves["compiled, dropout"][0]
+
+
+def test_recomputes_where_memory_asks_and_gives_the_same_losses(tmp_path):
+    """The card's memory is limited for the process, twice; the second time nothing fits."""
+    base = save_wide_llama(tmp_path / "base")
+    keys = {
+        "num_records": 64, "sample_packing": True, "sequence_len": 2048, "bf16": True,
+        "micro_batch_size": 4, "gradient_accumulation_steps": 1, "max_steps": 3,
+    }  # fmt: skip
+    config = write_config(tmp_path, base, **keys)
+    run(config)
+    plain, (plan,) = torch.tensor(curve(tmp_path / "out"))[:, 1], events(tmp_path / "out", "plan")
+    assert plan["num_recomputed"] == 0
+    total = torch.cuda.get_device_properties(0).total_memory
+    try:
+        torch.cuda.empty_cache()
+        torch.cuda.set_per_process_memory_fraction(0.6 * plan["peak_bytes"] / total)
+        run(config, overwrite=True)
+        (plan,) = events(tmp_path / "out", "plan")
+        assert plan["num_recomputed"] > 0
+        limited = torch.tensor(curve(tmp_path / "out"))[:, 1]
+        torch.testing.assert_close(limited, plain, rtol=2e-3, atol=0)
+        torch.cuda.empty_cache()
+        torch.cuda.set_per_process_memory_fraction(0.05 * plan["peak_bytes"] / total)
+        with pytest.raises(MachineError, match="memory"):
+            run(config, overwrite=True)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def save_wide_llama(folder):
+    """Large enough that its activations are what fills memory: about 6 GiB."""
+    tiny.save_tiny_llama(folder)
+    config = LlamaConfig.from_pretrained(
+        folder, hidden_size=1024, intermediate_size=4096, num_hidden_layers=16,
+        num_attention_heads=16, num_key_value_heads=16, max_position_embeddings=2048,
+    )  # fmt: skip
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    return folder

@@ -32,6 +32,9 @@ def plan_lines(outlook: Outlook, rows: Rows) -> Iterator[str]:
     yield f"data:   {count} of {rows.mean:,.0f} tokens, the longest of {rows.longest:,}"
     plan = outlook.plan
     if plan is None:
+        if outlook.least is not None:
+            yield "the least that it takes, every layer recomputed where that may be:"
+            yield from _memory_lines(asdict(outlook.least.memory), outlook.memory_bytes)
         return
     if plan.expected is not None:
         yield "memory at the peak:"
@@ -43,9 +46,9 @@ def plan_lines(outlook: Outlook, rows: Rows) -> Iterator[str]:
 def _memory_lines(parts: dict[str, float], available: float) -> Iterator[str]:
     total = sum(parts.values())
     for name, size in parts.items():
-        bar = "#" * round(_BAR_WIDTH * size / available)
-        yield f"  {_NAMES[name]:<20}{gib(size):>10}  {bar}"
-    yield f"  {'together':<20}{gib(total):>10}  of {gib(available)} that torch can have"
+        bar = "#" * round(_BAR_WIDTH * size / max(available, total))
+        yield f"  {_NAMES[name]:<20}{gib(size):>10}  {bar}".rstrip()
+    yield f"  {'together':<20}{gib(total):>10}  of {gib(available)}"
 
 
 def words_of_plan(plan: dict[str, Any]) -> list[str]:
@@ -95,8 +98,8 @@ def card_table(outlooks: Sequence[Outlook]) -> list[str]:
 def _row(outlook: Outlook) -> tuple[str, ...]:
     size = gib(outlook.memory_bytes)
     if outlook.plan is None:
-        assert outlook.problem is not None
-        return (outlook.card, size, "no: " + _shortened(outlook), "", "", "", "", "")
+        least = "" if outlook.least is None else f"no: {gib(outlook.least.memory.total)} at least"
+        return (outlook.card, size, least or "no", "", "", "", "", "")
     plan = outlook.plan.to_json()
     step_s, total_s = outlook.step_time_s, outlook.time_s(outlook.num_steps)
     return (
@@ -111,16 +114,10 @@ def _row(outlook: Outlook) -> tuple[str, ...]:
     )
 
 
-def _shortened(outlook: Outlook) -> str:
-    assert outlook.problem is not None
-    return outlook.problem.problems[0].fix
-
-
 def _aligned(rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Columns as wide as they need; what a card that is too small has to say runs on."""
+    """Columns as wide as they need."""
     rows = list(rows)
-    whole = [row for row in rows if not row[2].startswith("no: ")]
-    widths = [max(len(row[i]) for row in whole) for i in range(len(rows[0]))]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         yield "  " + "  ".join(cells).rstrip()

@@ -13,9 +13,8 @@ from ft.data.obtain import token_cache
 from ft.data.stream import prepare_training_data
 from ft.model import Hardware, available_memory_bytes, load_tokenizer, probe_hardware
 from ft.model.tokenizer_identity import tokenizer_identity
-from ft.plan import COMMON, Card, card_of, find_card
+from ft.plan import COMMON, Card, Planned, card_of, find_card
 from ft.plan.memory import CUDA_CONTEXT_BYTES
-from ft.runtime import MachineError
 from ft.spec import LoadedSpec, RunSpec
 from ft.train.claim import located_spec
 from ft.train.planning import Planner, RunPlan
@@ -32,7 +31,8 @@ class Outlook:
     memory_bytes: int
     plan: RunPlan | None
     """None: it does not fit."""
-    problem: MachineError | None
+    least: Planned | None
+    """What takes least memory, where nothing fits."""
     num_steps: int | None
     steps_per_epoch: int | None
     tokens_per_step: float
@@ -64,7 +64,7 @@ class Outlook:
             "gpu": self.card,
             "memory_bytes": self.memory_bytes,
             "fits": self.plan is not None,
-            "fix": None if self.problem is None else self.problem.problems[0].fix,
+            "least_bytes": None if self.least is None else round(self.least.memory.total),
             "plan": None if self.plan is None else self.plan.to_json(),
             "num_steps": self.num_steps,
             "steps_per_epoch": self.steps_per_epoch,
@@ -88,24 +88,26 @@ def show_plan(loaded: LoadedSpec, *, gpu: str | None, price: float | None, as_js
     rows, num_tokens = _rows(loaded, spec)
     here = probe_hardware()
     if card is None and here.kind != "cuda":
-        cards = [_outlook(spec, rows, num_tokens, find_card(name), price) for name in COMMON]
-        _show_cards(spec, rows, cards, as_json=as_json)
+        cards = [
+            _outlook(_planner(spec, rows, num_tokens, find_card(name)), price) for name in COMMON
+        ]
+        _show_cards(rows, cards, as_json=as_json)
         return
     if card is not None:
-        outlook = _outlook(spec, rows, num_tokens, card, price)
+        planner = _planner(spec, rows, num_tokens, card)
     else:
-        available = available_memory_bytes(here)
-        outlook = _on(spec, rows, num_tokens, here, available, price)
+        planner = Planner(spec, rows, here, available_memory_bytes(here), num_tokens)
+    outlook = _outlook(planner, price)
     if as_json:
         say(json.dumps({"rows": asdict(rows), **outlook.to_json()}))
     else:
         for line in plan_lines(outlook, rows):
             say(line)
-    if outlook.problem is not None:
-        raise outlook.problem
+    if outlook.plan is None:
+        raise planner.does_not_fit(outlook.least.memory.total if outlook.least else None)
 
 
-def _show_cards(spec: RunSpec, rows: Rows, cards: list[Outlook], *, as_json: bool) -> None:
+def _show_cards(rows: Rows, cards: list[Outlook], *, as_json: bool) -> None:
     if as_json:
         say(json.dumps({"rows": asdict(rows), "gpus": [card.to_json() for card in cards]}))
         return
@@ -147,27 +149,14 @@ def hardware_of(card: Card) -> Hardware:
     )
 
 
-def _outlook(
-    spec: RunSpec, rows: Rows, num_tokens: int, card: Card, price: float | None
-) -> Outlook:
+def _planner(spec: RunSpec, rows: Rows, num_tokens: int, card: Card) -> Planner:
     available = card.memory_bytes - CUDA_CONTEXT_BYTES
-    return _on(spec, rows, num_tokens, hardware_of(card), available, price)
+    return Planner(spec, rows, hardware_of(card), available, num_tokens)
 
 
-def _on(
-    spec: RunSpec,
-    rows: Rows,
-    num_tokens: int,
-    hardware: Hardware,
-    available_bytes: float,
-    price: float | None,
-) -> Outlook:
-    plan, problem = None, None
-    planner = Planner(spec, rows, hardware, available_bytes, num_tokens)
-    try:
-        plan = planner.plan(counts_always=True)
-    except MachineError as error:
-        problem = error
+def _outlook(planner: Planner, price: float | None) -> Outlook:
+    spec, rows, hardware = planner.spec, planner.rows, planner.hardware
+    plan = planner.counted_plan()
     count = rows_per_device(spec)
     steps_per_epoch = None if rows.num_rows is None else math.ceil(rows.num_rows / count)
     num_steps = spec.training.max_steps
@@ -178,7 +167,7 @@ def _on(
         card=known.name if known else hardware.name,
         memory_bytes=hardware.memory_bytes,
         plan=plan,
-        problem=problem,
+        least=planner.smallest() if plan is None else None,
         num_steps=num_steps,
         steps_per_epoch=steps_per_epoch,
         tokens_per_step=rows.mean * count,

@@ -115,8 +115,9 @@ def fits(need: RunNeed, budget: Budget, choice: Choice) -> bool:
 
 def least(need: RunNeed, recompute: Recompute) -> Choice:
     """The choice that takes least memory of those that are allowed."""
-    num_layers = len(need.model.layers)
-    return Choice(num_layers if recompute else 0, 0, _sizes(need)[-1])
+    counts = _counts(len(need.model.layers), recompute)
+    choices = [Choice(count, 0, _sizes(need)[-1]) for count in reversed(counts)]
+    return min(choices, key=lambda choice: memory_of(need, choice).total)
 
 
 def plainest(need: RunNeed) -> Choice:
@@ -174,10 +175,5 @@ def _cost(need: RunNeed, plan: Planned) -> tuple[float, ...]:
     passes = max(1.0, need.work.num_tokens / choice.pass_tokens)
     unknown = passes * (1 + choice.num_recomputed / (3 * max(len(need.model.layers), 1)))
     unknown -= choice.num_kept / 1000
-    time_s = unknown if plan.step_time_s is None else round(plan.step_time_s, 6)
-    return (
-        time_s,
-        choice.num_recomputed,
-        -choice.num_kept,
-        abs(choice.pass_tokens - need.pass_tokens),
-    )
+    time_s = unknown if plan.step_time_s is None else round(plan.step_time_s, 4)
+    return time_s, choice.num_recomputed, -choice.num_kept, passes

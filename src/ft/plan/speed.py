@@ -15,6 +15,7 @@ dequantization of NF4 at 0.31 of the memory's rate. Other cards are assumed to r
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ft.plan.cards import Card
@@ -55,7 +56,7 @@ def step_time_s(
         card: Its rates.
         is_compiled: Whether layers run compiled.
     """
-    num_passes = max(1.0, work.num_tokens / choice.pass_tokens)
+    num_passes = math.ceil(work.num_tokens / choice.pass_tokens)
     tokens = work.num_tokens / num_passes
     total = 0.0
     for number, layer in enumerate(model.layers):

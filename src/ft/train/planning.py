@@ -38,6 +38,10 @@ _NOT_PLANNED = (
 """What a model raises that can't be run without values."""
 
 
+_HOST_COPY_BYTES = 2**26
+"""Where the device is the host: what a checkpoint's copy of an adapter takes beside the run."""
+
+
 @dataclass(frozen=True)
 class RunPlan:
     """What was decided, and what is expected of it."""
@@ -171,9 +175,10 @@ class Planner:
         self.obstacle = ""
         self.config = load_config(spec.model.model_copy(update={"reinit_weights": True}))
         self.num_layers: int = getattr(self.config.get_text_config(), "num_hidden_layers", 0)
-        self.budget = Budget(
-            available_bytes * (1 - MARGIN), card_of(hardware.name), hardware.kind == "cuda"
-        )
+        is_cuda = hardware.kind == "cuda"
+        for_copies = 0 if is_cuda else _HOST_COPY_BYTES
+        room = max(available_bytes * (1 - MARGIN) - for_copies, 0.0)
+        self.budget = Budget(room, card_of(hardware.name), is_cuda)
 
     @cached_property
     def need(self) -> RunNeed | None:
@@ -187,17 +192,20 @@ class Planner:
             self.obstacle = (str(error).strip().splitlines() or [type(error).__name__])[0]
             return None
 
-    def plan(self, *, counts_always: bool = False) -> RunPlan:
-        """The fastest that fits.
-
-        Args:
-            counts_always: Also where memory is ample.
+    def plan(self) -> RunPlan:
+        """The fastest that fits; not counted where memory is ample.
 
         Raises:
             MachineError: nothing comes near to fitting; with the cheapest change that does.
         """
-        if self._is_ample() and not counts_always:
-            return self._plain()
+        found = self._plain() if self._is_ample() else self.counted_plan()
+        if found is None:
+            smallest = self.smallest()
+            raise self.does_not_fit(None if smallest is None else smallest.memory.total)
+        return found
+
+    def counted_plan(self) -> RunPlan | None:
+        """The fastest that fits; None if nothing comes near to fitting."""
         if self.need is None:
             return self._unplanned()
         found = choose(self.need, self.budget, self.recompute)
@@ -205,7 +213,7 @@ class Planner:
             return self._as_plan(found.choice, found)
         smallest = planned(self.need, self.budget, least(self.need, self.recompute))
         if smallest.memory.total > self.available_bytes:
-            raise self.does_not_fit(smallest.memory.total)
+            return None
         words = "this is tight: less than the usual margin stays free"
         return self._as_plan(smallest.choice, smallest, words)
 
@@ -231,6 +239,12 @@ class Planner:
         words = f"the longest batch took {took}: planned anew"
         return self._as_plan(found.choice, found, words)
 
+    def smallest(self) -> Planned | None:
+        """The plan that takes least, whether or not it fits; None if it can't be counted."""
+        if self.need is None:
+            return None
+        return planned(self.need, self.budget, least(self.need, self.recompute))
+
     def does_not_fit(self, least_bytes: float | None) -> MachineError:
         """What to say when nothing fits, with the cheapest change that would."""
         needed = "" if least_bytes is None else f" at least {least_bytes / 2**30:.1f} GiB of"
@@ -241,7 +255,7 @@ class Planner:
     # -- without counting -------------------------------------------------------------------------
 
     def _is_ample(self) -> bool:
-        return _AMPLE * self._generous_bytes() < self.available_bytes
+        return _AMPLE * self._generous_bytes() < self.budget.memory_bytes
 
     def _generous_bytes(self) -> float:
         """More than any run of this size takes: fp32 throughout, the plain loss, nothing shared."""

@@ -1,0 +1,157 @@
+"""Plans of a real run on made-up memory, and a real run in too little of it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from ft.model import Hardware
+from ft.plan.choice import memory_of
+from ft.plan.memory import MARGIN, Choice
+from ft.runtime import MachineError, RunDirectory
+from ft.spec import load_spec
+from ft.train.planning import Planner, stored_plan
+from ft.train.workload import assumed_rows, rows_of
+from runs import curve, events, run, write_config
+
+CPU = Hardware("cpu", "a CPU", memory_bytes=2**34)
+GPU = Hardware(
+    "cuda", "NVIDIA H100 80GB HBM3", (9, 0), 2**33, supports_bf16=True, has_varlen=True
+)  # fmt: skip
+
+
+def planner(folder, base, available_bytes, hardware=CPU, **keys):
+    spec = load_spec(write_config(folder, base, **keys), []).spec
+    return Planner(spec, assumed_rows(spec), hardware, available_bytes)
+
+
+def test_where_memory_is_ample_nothing_is_counted_and_nothing_recomputed(tmp_path, tiny_llama):
+    made = planner(tmp_path, tiny_llama, 2**33, gradient_checkpointing=True)
+    plan = made.plan()
+    assert "need" not in vars(made)
+    assert (plan.choice.num_recomputed, plan.num_layers) == (0, 2)
+
+
+@pytest.mark.parametrize(("asked", "count"), [("always", 2), (False, 0), (None, 0)])
+def test_the_key_is_taken_by_its_word(tmp_path, tiny_llama, asked, count):
+    made = planner(tmp_path, tiny_llama, 2**33, gradient_checkpointing=asked)
+    assert made.plan().choice.num_recomputed == count
+
+
+def test_layers_are_recomputed_as_memory_asks(tmp_path, tiny_llama):
+    made = planner(tmp_path, tiny_llama, 2**33, micro_batch_size=1)
+    need = made.need
+    peaks = [
+        memory_of(need, Choice(n, 0, need.pass_tokens), is_cuda=False).total for n in (0, 1, 2)
+    ]
+    assert peaks[0] > peaks[1]
+    for count, peak in enumerate(peaks[:2]):
+        tight = planner(tmp_path, tiny_llama, (peak + 2**26) / (1 - MARGIN) + 1, micro_batch_size=1)
+        assert tight.plan().choice.num_recomputed == count
+
+
+def test_what_does_not_fit_is_refused_with_a_change_that_would(tmp_path, tiny_llama):
+    made = planner(
+        tmp_path, tiny_llama, 2**33, adapter=None, lora_r=None, lora_alpha=None,
+        lora_target_linear=None,
+    )  # fmt: skip
+    most = made.smallest().memory.total
+    small = planner(
+        tmp_path, tiny_llama, most * 0.9 + 2**26, adapter=None, lora_r=None, lora_alpha=None,
+        lora_target_linear=None,
+    )  # fmt: skip
+    with pytest.raises(MachineError) as failure:
+        small.plan()
+    (problem,) = failure.value.problems
+    assert "the run needs at least" in problem.what
+    assert "--" in problem.fix
+    assert "peak about" in problem.fix
+
+
+def test_what_nothing_makes_fit_names_a_card(tmp_path, tiny_llama):
+    made = planner(tmp_path, tiny_llama, 1e6, sequence_len=256)
+    with pytest.raises(MachineError, match=r"are needed at least: a \S+ has them"):
+        made.plan()
+
+
+def test_a_tighter_plan_takes_less_until_there_is_none(tmp_path, tiny_llama):
+    made = planner(tmp_path, tiny_llama, 2**33)
+    plan, peaks = made.counted_plan(), []
+    while plan is not None:
+        peaks.append(plan.expected.memory.total)
+        plan = made.tighter(plan, None)
+    assert len(peaks) > 2
+    assert peaks == sorted(peaks, reverse=True)
+
+
+def test_a_stored_plan_is_used_again_where_it_was_made_for(tmp_path, tiny_llama):
+    made = planner(tmp_path, tiny_llama, 2**33)
+    plan = made.counted_plan()
+    stored = json.loads(json.dumps(plan.to_json()))
+    assert stored_plan(stored, made).choice == plan.choice
+    elsewhere = planner(tmp_path, tiny_llama, 2**33, hardware=GPU)
+    assert stored_plan(stored, elsewhere) is None
+    otherwise = planner(tmp_path, tiny_llama, 2**33, gradient_checkpointing="always")
+    assert stored_plan(stored, otherwise) is None
+
+
+def test_rows_are_counted_by_their_lengths(tmp_path, tiny_llama):
+    config = write_config(tmp_path, tiny_llama, micro_batch_size=2, gradient_accumulation_steps=1)
+    rows = rows_of([10, 30, 20], load_spec(config, []).spec, trained_share=0.5)
+    assert (rows.num_rows, rows.longest, rows.mean, rows.sum_of_longest) == (3, 30, 20, 50)
+    assert rows.mean_length == pytest.approx((100 + 900 + 400) / 60)
+
+
+def test_the_plan_is_told_and_kept_with_the_run(tmp_path, tiny_llama):
+    run(write_config(tmp_path, tiny_llama, max_steps=1, gradient_checkpointing="always"))
+    (told,) = events(tmp_path / "out", "plan")
+    assert told["num_recomputed"] == 2
+    assert RunDirectory(tmp_path / "out").read_run()["plan"]["num_recomputed"] == 2
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+import runs
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+limit = pages * resource.getpagesize() + int(sys.argv[2]) * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+runs.run(Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="Linux only")
+@pytest.mark.parametrize(("megabytes", "fits"), [(400, True), (40, False)])
+def test_a_run_in_little_memory_recomputes_or_says_what_would_fit(
+    tmp_path, tiny_llama, megabytes, fits
+):
+    base = tmp_path / "base"
+    config = LlamaConfig.from_pretrained(
+        tiny_llama, hidden_size=128, intermediate_size=1024, num_hidden_layers=12,
+        max_position_embeddings=2048,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(base)
+    for file in tiny_llama.glob("token*"):
+        (base / file.name).write_bytes(file.read_bytes())
+    path = write_config(
+        tmp_path, base, num_records=16, sample_packing=True, sequence_len=1500, max_steps=1,
+        micro_batch_size=1, gradient_accumulation_steps=1,
+    )  # fmt: skip
+    command = [sys.executable, "-c", LIMITED, str(path), str(megabytes)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    if not fits:
+        assert "MachineError" in done.stderr
+        assert "memory" in done.stderr
+        return
+    assert done.returncode == 0, done.stderr
+    (plan,) = events(tmp_path / "out", "plan")
+    assert plan["num_recomputed"] > 0
+    limited = curve(tmp_path / "out")
+    run(path, overwrite=True)
+    assert curve(tmp_path / "out") == limited
