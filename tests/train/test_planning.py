@@ -50,7 +50,7 @@ def test_layers_are_recomputed_as_memory_asks(tmp_path, tiny_llama):
     ]
     assert peaks[0] > peaks[1]
     for count, peak in enumerate(peaks[:2]):
-        tight = planner(tmp_path, tiny_llama, (peak + 2**26) / (1 - MARGIN) + 1, micro_batch_size=1)
+        tight = planner(tmp_path, tiny_llama, peak / (1 - MARGIN) + 2**26 + 1, micro_batch_size=1)
         assert tight.plan().choice.num_recomputed == count
 
 

@@ -176,9 +176,8 @@ class Planner:
         self.config = load_config(spec.model.model_copy(update={"reinit_weights": True}))
         self.num_layers: int = getattr(self.config.get_text_config(), "num_hidden_layers", 0)
         is_cuda = hardware.kind == "cuda"
-        for_copies = 0 if is_cuda else _HOST_COPY_BYTES
-        room = max(available_bytes * (1 - MARGIN) - for_copies, 0.0)
-        self.budget = Budget(room, card_of(hardware.name), is_cuda)
+        self.room_bytes = max(available_bytes - (0 if is_cuda else _HOST_COPY_BYTES), 0)
+        self.budget = Budget(self.room_bytes * (1 - MARGIN), card_of(hardware.name), is_cuda)
 
     @cached_property
     def need(self) -> RunNeed | None:
@@ -212,7 +211,7 @@ class Planner:
         if found is not None:
             return self._as_plan(found.choice, found)
         smallest = planned(self.need, self.budget, least(self.need, self.recompute))
-        if smallest.memory.total > self.available_bytes:
+        if smallest.memory.total > self.room_bytes:
             return None
         words = "this is tight: less than the usual margin stays free"
         return self._as_plan(smallest.choice, smallest, words)
