@@ -78,13 +78,17 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "4 bits": {"load_in_4bit": True},
     "recomputed": {"gradient_checkpointing": "always"},
     "packed": {"sample_packing": True},
+    "labels": {"task_type": "SEQ_CLS", "datasets": [{"path": "x", "type": "classification"}]},
 }
 """What a way to tune is combined with; the columns of the table."""
 
 
 def config_of(name: str, setting: str, **keys: Any) -> dict[str, Any]:
     """The keys of a cell, beside those that every run has."""
-    return {**CASES[name], **SETTINGS[setting], **keys}
+    own = {**CASES[name], **SETTINGS[setting]}
+    if (name, setting) == ("the head alone", "labels"):
+        own["unfrozen_parameters"] = ["score.*"]
+    return {**own, **keys}
 
 
 def cells() -> Iterator[tuple[str, str]]:

@@ -14,7 +14,11 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    BitsAndBytesConfig,
+)
 
 import method_cases
 from ft.data.batches import Padded, join
@@ -25,7 +29,7 @@ from ft.runtime.errors import Interrupted
 from ft.ship.merge_layers import merge_layers
 from ft.spec.methods import METHODS
 from ft.train.optimizer import build_optimizer
-from runs import curve, events, run, stop_after, write_config
+from runs import curve, events, run, stop_after, write_config, write_label_config
 
 CPU = Hardware("cpu", supports_bf16=True)
 IDS = torch.arange(3, 35)[None]
@@ -40,14 +44,16 @@ def logits_of(model):
 
 def as_peft_loads_it(base, out, keys):
     """What the files are without ft."""
+    kind, options = AutoModelForCausalLM, {}
+    if "task_type" in keys:
+        kind, options = AutoModelForSequenceClassification, {"num_labels": 2}
     if "adapter" not in keys:
-        return AutoModelForCausalLM.from_pretrained(out)
-    bits = {}
+        return kind.from_pretrained(out)
     if keys.get("load_in_4bit"):
         nf4 = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
         quantization = BitsAndBytesConfig(load_in_4bit=True, **nf4)
-        bits = {"quantization_config": quantization, "device_map": "cpu"}
-    model = AutoModelForCausalLM.from_pretrained(base, **bits)
+        options |= {"quantization_config": quantization, "device_map": "cpu"}
+    model = kind.from_pretrained(base, **options)
     return PeftModel.from_pretrained(model, str(out))
 
 
@@ -144,7 +150,25 @@ class Trained:
         return plain.model.base_model.unload()
 
 
-@pytest.mark.parametrize(("name", "setting"), method_cases.ACCEPTED)
+@pytest.mark.parametrize("name", [n for n, s in method_cases.ACCEPTED if s == "labels"])
+def test_it_learns_labels_and_peft_loads_it(name, tmp_path, tiny_llama):
+    keys = method_cases.config_of(name, "labels", max_steps=4, num_records=12, val_set_size=4)
+    del keys["datasets"]
+    keys |= {} if "adapter" in keys else {"learning_rate": 1e-3}
+    run(write_label_config(tmp_path, tiny_llama, **(WITHOUT_LORA | keys)))
+    out = tmp_path / "out"
+    heldout = [event["eval_loss"] for event in events(out, "evaluation")]
+    assert heldout[-1] < heldout[0]
+    with open_run(out).load().inference() as model:
+        ours = logits_of(model)
+    theirs = logits_of(as_peft_loads_it(tiny_llama, out, keys).eval())
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+TEXTS = [(name, setting) for name, setting in method_cases.ACCEPTED if setting != "labels"]
+
+
+@pytest.mark.parametrize(("name", "setting"), TEXTS)
 def test_every_combination_of_the_table_learns_and_merges(name, setting, tmp_path, tiny_llama):
     trained = Trained(tiny_llama, name, setting)
     assert trained.losses[-1] < trained.losses[0]

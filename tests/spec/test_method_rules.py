@@ -34,8 +34,12 @@ def test_every_method_of_the_keys_has_its_facts_and_knows_keys_that_exist():
 
 @pytest.mark.parametrize(("name", "setting"), method_cases.REFUSED)
 def test_a_combination_that_is_refused_says_where_and_what_to_do(tmp_path, name, setting):
-    for problem in problems_of(tmp_path, yaml.safe_dump(method_cases.config_of(name, setting))):
-        assert problem.where.startswith(f"{tmp_path / 'c.yml'}:")
+    path = tmp_path / "c.yml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(START) | method_cases.config_of(name, setting)))
+    with pytest.raises(UserError) as caught:
+        load_spec(path)
+    for problem in caught.value.problems:
+        assert problem.where.startswith(f"{path}:")
         assert problem.fix.startswith(("set ", "remove ", "use "))
 
 
