@@ -11,6 +11,7 @@ from transformers import (
     DistilBertForSequenceClassification,
 )
 
+from ft.cli.planning import show_plan
 from ft.evaluate.classifier import open_classifier
 from ft.evaluate.compare import compare_with_base
 from ft.evaluate.trained import open_run
@@ -19,6 +20,7 @@ from ft.model.adapter import Origin, add_adapter
 from ft.runtime import RunDirectory, UserError
 from ft.runtime.errors import Interrupted
 from ft.ship.merged import merge_run
+from ft.spec import load_spec
 from ft.spec.runspec import AdapterSpec
 from runs import curve, events, run, stop_after, write_label_config
 
@@ -278,3 +280,9 @@ def test_what_cannot_be_is_refused_before_the_first_step(tmp_path, tiny_encoders
         with pytest.raises(UserError, match=match):
             run(write_label_config(tmp_path, base, **keys))
         assert not (tmp_path / "out" / "run.json").exists()
+
+
+def test_ft_plan_says_that_it_does_not_count_classifiers(tmp_path, tiny_encoders):
+    loaded = load_spec(write_label_config(tmp_path, tiny_encoders["bert"]))
+    with pytest.raises(UserError, match="not yet those that tell labels"):
+        show_plan(loaded, gpu="h200", price=None, as_json=False)

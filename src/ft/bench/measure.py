@@ -26,7 +26,7 @@ from ft.data.synthetic import RowKind, synthetic_data
 from ft.model import LoadedTokenizer, load_config, load_tokenizer, probe_hardware
 from ft.model.stand_in_tokenizer import stand_in_tokenizer
 from ft.model.tokenizer_identity import tokenizer_identity
-from ft.runtime import Interrupted, UserError
+from ft.runtime import Interrupted, Problem, UserError
 from ft.spec import LoadedSpec, RunSpec
 from ft.train.claim import ClaimedRun, claim_run
 from ft.train.determinism import computing_deterministically
@@ -146,6 +146,8 @@ def _run(loaded: LoadedSpec, options: BenchOptions, on_event: OnEvent) -> _Ran:
 
 
 def _run_in(claimed: ClaimedRun, options: BenchOptions, teller: Teller) -> _Ran:
+    if claimed.spec.data.is_classification:
+        raise UserError(Problem("ft bench measures models that write, not yet those of SEQ_CLS"))
     clock = StepClock(
         torch.device(probe_hardware().kind), options.num_warmup_steps, options.num_steps
     )

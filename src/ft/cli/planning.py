@@ -15,6 +15,7 @@ from ft.model import Hardware, available_memory_bytes, load_tokenizer, probe_har
 from ft.model.tokenizer_identity import tokenizer_identity
 from ft.plan import COMMON, Card, Planned, card_of, find_card
 from ft.plan.memory import CUDA_CONTEXT_BYTES
+from ft.runtime import UserError
 from ft.spec import LoadedSpec, RunSpec
 from ft.train.claim import located_spec
 from ft.train.planning import Planner, RunPlan
@@ -85,6 +86,10 @@ def show_plan(loaded: LoadedSpec, *, gpu: str | None, price: float | None, as_js
     """
     card = find_card(gpu) if gpu else None
     spec = located_spec(loaded)
+    if spec.data.is_classification:
+        what = "ft plan counts models that write, not yet those that tell labels"
+        fix = "ft train runs without a plan; ft validate counts its steps"
+        raise UserError(loaded.problem(("task_type",), what, fix))
     rows, num_tokens = _rows(loaded, spec)
     here = probe_hardware()
     if card is None and here.kind != "cuda":
