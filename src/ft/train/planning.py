@@ -38,8 +38,9 @@ _NOT_PLANNED = (
 """What a model raises that can't be run without values."""
 
 
-_HOST_COPY_BYTES = 2**26
-"""Where the device is the host: what a checkpoint's copy of an adapter takes beside the run."""
+HOST_COPY_BYTES = 3 * 2**26
+"""Where the device is the host: what a checkpoint takes of it beside the run: its copy of an
+adapter, 64 MiB at a time, and the addresses that its thread's heap sets aside."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ class Planner:
         self.config = load_config(spec.model.model_copy(update={"reinit_weights": True}))
         self.num_layers: int = getattr(self.config.get_text_config(), "num_hidden_layers", 0)
         is_cuda = hardware.kind == "cuda"
-        self.room_bytes = max(available_bytes - (0 if is_cuda else _HOST_COPY_BYTES), 0)
+        self.room_bytes = max(available_bytes - (0 if is_cuda else HOST_COPY_BYTES), 0)
         self.budget = Budget(self.room_bytes * (1 - MARGIN), card_of(hardware.name), is_cuda)
 
     @cached_property

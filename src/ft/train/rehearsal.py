@@ -17,7 +17,7 @@ import torch
 
 from ft.data.feed import Feed, FeedRow, StoredFeed
 from ft.train.loop import TrainingLoop
-from ft.train.planning import Planner, RunPlan
+from ft.train.planning import HOST_COPY_BYTES, Planner, RunPlan
 
 _FEWEST_TOKENS = 2
 
@@ -89,7 +89,7 @@ def rehearse(
         MachineError: nothing fits; with the cheapest change that would.
     """
     while True:
-        peak, ran_out = _try(loop, planner, plan)
+        peak, ran_out = _try(loop, planner, plan, int(optimizer_bytes) + HOST_COPY_BYTES)
         needed = None if peak is None else peak + optimizer_bytes
         is_over = needed is not None and needed > planner.available_bytes
         if not loop.agreement.any(ran_out or is_over):
@@ -103,14 +103,20 @@ def rehearse(
         settle(plan)
 
 
-def _try(loop: TrainingLoop, planner: Planner, plan: RunPlan) -> tuple[float | None, bool]:
-    """The peak of the longest batch (None on a CPU), and whether memory ran out."""
+def _try(
+    loop: TrainingLoop, planner: Planner, plan: RunPlan, room_bytes: int
+) -> tuple[float | None, bool]:
+    """The peak of the longest batch (None on a CPU), and whether memory ran out.
+
+    On a CPU, where a peak is not told, so many bytes are taken beside it: what is still to come.
+    """
     device = loop.accelerator.device
     is_cuda = device.type == "cuda"
     rows = longest_rows(loop.feed, plan.choice.pass_tokens, planner.spec.data.sequence_len)
     if is_cuda:
         torch.cuda.reset_peak_memory_stats(device)
     try:
+        to_come = torch.empty(0 if is_cuda else room_bytes, dtype=torch.uint8)
         loop.rehearse(rows)
         if plan.has_several_passes:
             loop.rehearse(rows)  # with the gradients of the first one there
@@ -119,6 +125,7 @@ def _try(loop: TrainingLoop, planner: Planner, plan: RunPlan) -> tuple[float | N
             raise
         ran_out = True
     else:
+        del to_come
         ran_out = False
     loop.forget_gradients()
     gc.collect()
