@@ -121,7 +121,7 @@ def _training(plan: Plan) -> dict[str, Setting]:
         "learning_rate": Setting(rate, f"{others} are usual for this method"),
         "lr_scheduler": Setting("cosine"),
         "warmup_ratio": Setting(0.03, "share of the steps in which the rate rises"),
-        "gradient_checkpointing": Setting(True, "less memory, about a quarter more time"),
+        "gradient_checkpointing": Setting(True, "recompute layers, as many as memory asks for"),
         "bf16": Setting("auto", "bfloat16 where the card has it"),
     }
 
