@@ -50,11 +50,9 @@ def label_number(value: Any, labels: Sequence[str]) -> int:
     name = label_name(value)
     if name in labels:
         return labels.index(name)
-    number = int(value) if isinstance(value, bool) else value
-    if isinstance(number, str) and number.isdigit():
-        number = int(number)
-    if isinstance(number, int) and 0 <= number < len(labels):
-        return number
+    written = str(int(value)) if isinstance(value, bool) else name
+    if written.isdecimal() and int(written) < len(labels):
+        return int(written)
     known = ", ".join(labels[:_SHOWN]) + (", ..." if len(labels) > _SHOWN else "")
     raise RecordError("unknown label", f"label {value!r}; the labels are {known}"[:300])
 
