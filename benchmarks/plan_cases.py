@@ -30,8 +30,9 @@ from transformers import LlamaConfig, PreTrainedTokenizerFast
 from ft.bench.spec import of_random_weights
 from ft.runtime import FtError
 from ft.spec import load_spec
+from ft.train.assembly import StandIns, build_run
 from ft.train.claim import claim_run
-from ft.train.run import StandIns, build_run, settle_plan
+from ft.train.rehearsal import settle_plan
 from ft.train.signals import StopRequest
 from ft.train.teller import Teller
 

@@ -10,9 +10,9 @@ from accelerate.optimizer import AcceleratedOptimizer
 
 from ft.runtime import TrainingError
 from ft.spec import load_spec
+from ft.train.assembly import build_run
 from ft.train.claim import claim_run
 from ft.train.health import MAX_SKIPPED_IN_A_ROW
-from ft.train.run import build_run
 from ft.train.signals import StopRequest
 from ft.train.teller import Teller
 from runs import curve, events, run, write_config

@@ -1,7 +1,7 @@
 """`ft bench`: some steps of a config's own run, on random weights of the real shape.
 
 spec, as ft train takes it     but: random weights, a folder that is thrown away, no evaluation
-train.run.build_run            data, plan, model and loop as they are
+train.assembly.build_run       data, plan, model and loop as they are
 TrainingLoop.run               with a clock watching
 limits                         what the device could do at best, in the same shapes
 """
@@ -28,11 +28,12 @@ from ft.model.stand_in_tokenizer import stand_in_tokenizer
 from ft.model.tokenizer_identity import tokenizer_identity
 from ft.runtime import Interrupted, Problem, UserError
 from ft.spec import LoadedSpec, RunSpec
+from ft.train.assembly import BuiltRun, StandIns, build_run
 from ft.train.claim import ClaimedRun, claim_run
 from ft.train.determinism import computing_deterministically
 from ft.train.loop import OnEvent
-from ft.train.rehearsal import is_out_of_memory
-from ft.train.run import BuiltRun, StandIns, build_run, out_of_memory, settle_plan
+from ft.train.rehearsal import is_out_of_memory, settle_plan
+from ft.train.remedies import out_of_memory
 from ft.train.signals import StopRequest
 from ft.train.teller import Teller
 

@@ -19,7 +19,7 @@ from ft.runtime import UserError
 from ft.spec import LoadedSpec, RunSpec
 from ft.train.claim import located_spec
 from ft.train.planning import Planner, RunPlan
-from ft.train.workload import Rows, assumed_rows, rows_of, rows_per_device
+from ft.train.workload import Rows, rows_of_data, rows_per_device
 
 AMPERE = (8, 0)
 
@@ -133,12 +133,7 @@ def _rows(loaded: LoadedSpec, spec: RunSpec) -> tuple[Rows, int]:
         cache=token_cache(spec.data.dataset_prepared_path, tokenizer_identity(spec.model)),
         on_news=lambda lines: None,
     )
-    num_tokens = len(tokenizer.tokenizer)
-    if data.num_train_records is None:
-        return assumed_rows(spec), num_tokens
-    train = data.samples
-    share = train.num_trained_tokens / train.num_tokens
-    return rows_of(train.lengths, spec, trained_share=share), num_tokens
+    return rows_of_data(data, spec), len(tokenizer.tokenizer)
 
 
 def hardware_of(card: Card) -> Hardware:

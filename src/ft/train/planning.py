@@ -18,24 +18,14 @@ from ft.model.base import load_config
 from ft.model.build import recompute_every_layer
 from ft.plan import Budget, Choice, Planned, RunNeed, card_of, choose, least, planned
 from ft.plan.memory import MARGIN, MemoryParts
-from ft.runtime import MachineError, Problem, UserError
+from ft.runtime import MachineError, Problem
 from ft.spec import RunSpec
-from ft.spec.methods import can_recompute
+from ft.train.claim import ClaimedRun
 from ft.train.remedies import cheapest_change
-from ft.train.workload import Rows, assumed_rows, need_of, rows_of
+from ft.train.workload import NOT_COUNTED, Rows, need_of, recompute_of, rows_of_data
 
 _AMPLE = 4
 """So many times a generous estimate: then nothing needs to be counted."""
-_NOT_PLANNED = (
-    UserError,
-    RuntimeError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    KeyError,
-    IndexError,
-)
-"""What a model raises that can't be run without values."""
 
 
 HOST_COPY_BYTES = 3 * 2**26
@@ -79,14 +69,6 @@ class RunPlan:
         }
 
 
-def recompute_of(spec: RunSpec) -> bool | str:
-    """What may be recomputed: where memory asks for it (True), "always", or never (False)."""
-    asked = spec.training.gradient_checkpointing
-    if not can_recompute(spec.adapter.adapter):
-        return False
-    return True if asked is None else asked
-
-
 def planner_of(
     spec: RunSpec,
     data: TrainingData,
@@ -96,11 +78,7 @@ def planner_of(
     num_tokens: int,
 ) -> Planner:
     """For a run whose data is prepared."""
-    if data.num_train_records is None:
-        return Planner(spec, assumed_rows(spec), hardware, available_bytes, num_tokens)
-    train = data.samples
-    rows = rows_of(train.lengths, spec, trained_share=train.num_trained_tokens / train.num_tokens)
-    return Planner(spec, rows, hardware, available_bytes, num_tokens)
+    return Planner(spec, rows_of_data(data, spec), hardware, available_bytes, num_tokens)
 
 
 def layout_of(plan: RunPlan, layout: Layout, spec: RunSpec) -> Layout:
@@ -154,6 +132,20 @@ def stored_plan(stored: Any, planner: Planner) -> RunPlan | None:
     )
 
 
+def plan_of_run(claimed: ClaimedRun, planner: Planner) -> RunPlan:
+    """The plan that the run began with, if it began here; else a new one."""
+    run = claimed.directory
+    goes_on = not claimed.overwrites and run.state == "unfinished"
+    stored = run.read_run().get("plan") if goes_on else None
+    if (known := stored_plan(stored, planner)) is not None:
+        return known
+    plan = planner.plan()
+    if stored is None:
+        return plan
+    words = f"the run began on {stored['made_for']['hardware']} or with other keys: planned anew"
+    return replace(plan, words=(*plan.words, words))
+
+
 def _rounded(parts: Mapping[str, float]) -> dict[str, int]:
     return {name: round(value) for name, value in parts.items()}
 
@@ -188,7 +180,7 @@ class Planner:
             return None
         try:
             return need_of(self.spec, self.rows, self.hardware, num_tokens=self.num_tokens)
-        except _NOT_PLANNED as error:
+        except NOT_COUNTED as error:
             self.obstacle = (str(error).strip().splitlines() or [type(error).__name__])[0]
             return None
 

@@ -16,8 +16,11 @@ import numpy.typing as npt
 import torch
 
 from ft.data.feed import Feed, FeedRow, StoredFeed
+from ft.runtime import RunDirectory, process_rank
+from ft.train.assembly import BuiltRun
 from ft.train.loop import TrainingLoop
-from ft.train.planning import HOST_COPY_BYTES, Planner, RunPlan
+from ft.train.objectives import text_tuning
+from ft.train.planning import HOST_COPY_BYTES, Planner, RunPlan, apply_plan, layout_of
 
 _FEWEST_TOKENS = 2
 
@@ -64,6 +67,38 @@ def _within(
         chosen.append(row)
         total += length
     return chosen
+
+
+def settle_plan(
+    built: BuiltRun, run: RunDirectory, on_peak: Callable[[float], None] = lambda peak: None
+) -> RunPlan:
+    """The plan that holds on the longest batch, in force and written down.
+
+    Args:
+        built: The run, before its first step.
+        run: Where it is written down.
+        on_peak: Told the peak of the longest batch, where it is measured.
+
+    Raises:
+        MachineError: nothing fits.
+    """
+    loop, model, planner, plan = built.loop, built.model, built.planner, built.plan
+
+    def settle(plan: RunPlan) -> None:
+        apply_plan(plan, model)
+        layout = layout_of(plan, loop.objective.layout, planner.spec)
+        loop.objective = text_tuning(planner.spec, layout, model)
+
+    if plan.expected is not None:
+        has_state = bool(loop.optimizer.state_dict()["state"])
+        to_come = 0.0 if has_state else plan.expected.memory.optimizer
+        plan, peak = rehearse(loop, planner, plan, settle, to_come)
+        if peak is not None:
+            on_peak(peak)
+    built.identity["plan"] = plan.to_json()
+    if process_rank() == 0:
+        run.write_run(built.identity)
+    return plan
 
 
 def rehearse(

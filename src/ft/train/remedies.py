@@ -11,16 +11,15 @@ from typing import Any
 
 from ft.model import Hardware
 from ft.plan import CARDS, Budget, choose, least, planned
-from ft.runtime.errors import UserError
+from ft.runtime.errors import MachineError, Problem
 from ft.spec import RunSpec
 from ft.spec.methods import can_recompute, in_four_bits
 from ft.spec.runspec import sections_of_keys
-from ft.train.workload import Rows, need_of
+from ft.train.workload import NOT_COUNTED, Rows, need_of, recompute_of
 
 _FEWEST_TOKENS = 256
 _IN_8_BITS = {"lion_32bit": "lion_8bit", "paged_lion_32bit": "paged_lion_8bit"}
 _SPARING = ("8bit", "4bit", "sgd", "adafactor")
-_FAILURES = (UserError, RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError)
 
 Change = dict[str, Any]
 
@@ -39,6 +38,26 @@ def cheapest_change(spec: RunSpec, rows: Rows, hardware: Hardware, budget: Budge
         if peak is not None:
             return f"{words}: {_options(change)} (peak about {peak / 2**30:.1f} GiB)"
     return _larger_card(spec, rows, hardware)
+
+
+def out_of_memory(spec: RunSpec, error: Exception) -> MachineError:
+    """The cheapest change that lowers the peak, results unchanged if possible."""
+    training, adapter = spec.training, spec.adapter.adapter
+    if training.micro_batch_size > 1:
+        half = training.micro_batch_size // 2
+        steps = training.gradient_accumulation_steps * training.micro_batch_size // half
+        options = f"--micro-batch-size {half} --gradient-accumulation-steps {steps}"
+        fix = f"same results in less memory: {options}"
+    elif training.gradient_checkpointing is False and can_recompute(adapter):
+        fix = "same results in less memory, about a third slower: --gradient-checkpointing true"
+    elif adapter is None:
+        fix = "train an adapter instead: --adapter qlora --load-in-4bit true"
+    elif not spec.model.load_in_4bit and (there := in_four_bits(adapter)):
+        fix = f"hold the base in 4 bits: --adapter {there} --load-in-4bit true"
+    else:
+        fix = f"shorter records: --sequence-len {spec.data.sequence_len // 2}"
+    what = str(error).split(". ")[0]
+    return MachineError(Problem(f"out of memory: {what}", fix=fix))
 
 
 def with_keys(spec: RunSpec, change: Change) -> RunSpec:
@@ -89,25 +108,18 @@ def _peak_if_fits(spec: RunSpec, rows: Rows, hardware: Hardware, budget: Budget)
             rows.trained_share, shorter * max(count, 1),
         )  # fmt: skip
     try:
-        found = choose(need_of(spec, rows, hardware), budget, _recompute(spec))
-    except _FAILURES:
+        found = choose(need_of(spec, rows, hardware), budget, recompute_of(spec))
+    except NOT_COUNTED:
         return None
     return None if found is None else found.memory.total
-
-
-def _recompute(spec: RunSpec) -> bool | str:
-    asked = spec.training.gradient_checkpointing
-    if not can_recompute(spec.adapter.adapter):
-        return False
-    return True if asked is None else asked
 
 
 def _larger_card(spec: RunSpec, rows: Rows, hardware: Hardware) -> str:
     try:
         need = need_of(spec, rows, hardware)
-    except _FAILURES:
+    except NOT_COUNTED:
         return "a card with more memory, or a smaller base model"
-    peak = planned(need, Budget(0.0, None), least(need, _recompute(spec))).memory.total
+    peak = planned(need, Budget(0.0, None), least(need, recompute_of(spec))).memory.total
     larger = sorted(
         (c for c in CARDS if c.memory_bytes * 0.95 > peak), key=lambda c: c.memory_bytes
     )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ft.data.feed import TrainingData
 from ft.kernels.linear_cross_entropy import MAX_CHUNK_LOGITS
 from ft.model import Attention, Hardware, Precision, choose_attention, choose_precision
 from ft.model.attention import read_attention_traits
@@ -25,11 +26,25 @@ from ft.plan import (
     read_shape,
     register_stand_in,
 )
+from ft.runtime import UserError
 from ft.spec import RunSpec
+from ft.spec.methods import can_recompute
 from ft.train.optimizer import optimizer_need
 
 _SAMPLE = 64
 """Of the longest rows, those whose trained tokens are counted."""
+
+
+NOT_COUNTED = (
+    UserError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    KeyError,
+    IndexError,
+)
+"""What a model raises that can't be run without values."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +94,14 @@ def rows_of(
     )
 
 
+def rows_of_data(data: TrainingData, spec: RunSpec) -> Rows:
+    """What prepared data comes to; assumed where it is a stream."""
+    if data.num_train_records is None:
+        return assumed_rows(spec)
+    train = data.samples
+    return rows_of(train.lengths, spec, trained_share=train.num_trained_tokens / train.num_tokens)
+
+
 def assumed_rows(spec: RunSpec) -> Rows:
     """Rows that are as long as they may be, where their lengths are not known: all trained."""
     room = spec.data.sequence_len
@@ -88,6 +111,14 @@ def assumed_rows(spec: RunSpec) -> Rows:
 def rows_per_device(spec: RunSpec) -> int:
     """Rows of an optimizer step on one device."""
     return spec.training.micro_batch_size * spec.training.gradient_accumulation_steps
+
+
+def recompute_of(spec: RunSpec) -> bool | str:
+    """What may be recomputed: where memory asks for it (True), "always", or never (False)."""
+    asked = spec.training.gradient_checkpointing
+    if not can_recompute(spec.adapter.adapter):
+        return False
+    return True if asked is None else asked
 
 
 @dataclass(frozen=True)
