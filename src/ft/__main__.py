@@ -1,6 +1,6 @@
 """``python -m ft`` is ``ft``: what a launcher starts."""
 
-from ft.cli import main
+from ft.cli import program
 
 if __name__ == "__main__":
-    main()
+    program()

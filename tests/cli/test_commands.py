@@ -189,13 +189,39 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, tiny_llama, proje
     assert [step for step, *_ in curve(tmp_path / "out")] == list(range(1, 201))
 
 
-def test_ctrl_c_while_the_commands_are_read_is_no_traceback(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "code", "word"),
+    [("SIGINT", 130, "interrupted\n"), ("SIGTERM", 143, "stopped by SIGTERM\n")],
+)
+def test_a_signal_while_the_commands_are_read_is_no_traceback(tmp_path, name, code, word):
     """One of the first modules that they import sends it, so that it comes at that moment."""
     path = tmp_path / "typer.py"
-    path.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nimport time\n")
+    path.write_text(f"import os, signal\nos.kill(os.getpid(), signal.{name})\nimport time\n")
     paths = os.pathsep.join([str(tmp_path), *sys.path])
     stopped = ft("validate", "c.yml", environment={**os.environ, "PYTHONPATH": paths})
-    assert (stopped.returncode, stopped.stderr) == (130, "interrupted\n")
+    assert (stopped.returncode, stopped.stderr) == (code, word)
+
+
+@pytest.mark.parametrize("moment", ["atexit.register(send)", "late = Late()"])
+@pytest.mark.parametrize(("arguments", "code"), [(["--version"], 0), (["no-such-command"], 2)])
+def test_a_signal_after_the_command_changes_no_exit_code(moment, arguments, code):
+    """The interpreter takes a while to end once torch is loaded."""
+    program = (
+        "import atexit, os, signal, sys\n"
+        "from ft.cli import program\n"
+        "def send(kill=os.kill, me=os.getpid(), numbers=(signal.SIGINT, signal.SIGTERM)):\n"
+        "    for number in numbers:\n"
+        "        kill(me, number)\n"
+        "class Late:\n"
+        "    def __del__(self, send=send): send()\n"
+        f"sys.argv = {['ft', *arguments]!r}\n"
+        f"{moment}\n"
+        "program()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.returncode == code, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "ignored" not in ended.stderr
 
 
 def test_a_second_run_in_the_same_folder_is_refused(tmp_path, tiny_llama):

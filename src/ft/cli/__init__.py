@@ -1,17 +1,71 @@
 """The command line: one short function a command; nothing heavy is imported before it is needed."""
 
+import atexit
+import os
+import signal
 import sys
+from contextlib import suppress
+from types import FrameType
 from typing import NoReturn
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """The program: runs a command and exits with its code (see ft.runtime.errors)."""
-    try:
-        from ft.cli.app import main as run_command
-    except KeyboardInterrupt:  # Ctrl-C while the commands are being read
-        print("interrupted", file=sys.stderr)  # noqa: T201
-        sys.exit(130)
+    """Runs a command and exits with its code (see ft.runtime.errors)."""
+    from ft.cli.app import main as run_command
+
     run_command(arguments)
 
 
-__all__ = ["main"]
+def program() -> NoReturn:
+    """``ft`` as a process of its own: a signal ends it by 130 or 143, whenever it comes.
+
+    Commands that have something to put in order take the signals over while they run. Once a
+    command is over its exit code is what it came to, and a signal only brings the end forward.
+    """
+    atexit.register(_ignore_signals)  # the first one registered is the last one called
+    for number in _SIGNALS:
+        signal.signal(number, _leave)
+    try:
+        import ft.cli.app  # noqa: F401 - the slow part; an interrupt may get lost in an import
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        main()
+    except SystemExit as end:
+        _settle(end.code if isinstance(end.code, int) else 0)
+        raise
+    except KeyboardInterrupt:  # between two of the lines that handle it
+        _leave(signal.SIGINT, None)
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    """Ends a process that has nothing to put in order yet."""
+    if os.getpid() == _MAIN_PROCESS:  # those that it forked inherit the handler, not the word
+        word = b"interrupted\n" if number == signal.SIGINT else b"stopped by SIGTERM\n"
+        with suppress(OSError):
+            os.write(2, word)
+    os._exit(128 + number)
+
+
+def _settle(code: int) -> None:
+    def end_now(number: int, frame: FrameType | None) -> None:
+        os._exit(code)
+
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        with suppress(OSError):  # nobody reads them any longer
+            stream.flush()
+    for number in _SIGNALS:
+        signal.signal(number, end_now)
+
+
+def _ignore_signals() -> None:
+    """While the interpreter is taken down, which has put the default handlers back otherwise."""
+    if os.getpid() == _MAIN_PROCESS:
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+
+_MAIN_PROCESS = os.getpid()
+
+__all__ = ["main", "program"]
