@@ -91,7 +91,7 @@ def build_on(
     hardware = probe_hardware()
     formats = PrecisionSpec(bf16=not computes_in_fp32, fp16=False, tf32=False)
     precision = choose_precision(formats, hardware, trains_all=False)
-    attention = _choose_attention(spec, adapter, precision, hardware)
+    attention = _choose_attention(spec, adapter, precision, hardware, None)
     base = load_base(
         spec,
         precision,

@@ -77,6 +77,9 @@ def test_infer_in_its_ways(project):
     assert given.returncode == 0
     record = ft("infer", "out", "--record", json.dumps(RECORD), "--max-new-tokens", 3, cwd=project)
     assert record.returncode == 0
+    asked = [f"--field={name}={RECORD[name]}" for name in ("question", "context")]
+    fields = ft("infer", "out", *asked, "--max-new-tokens", 3, cwd=project)
+    assert fields.stdout == record.stdout, fields.stderr
     assert "How many?" not in record.stdout, "the answer, not the question"
 
 

@@ -41,11 +41,12 @@ class Question:
             self.input is not None,
             self.is_chat,
         ]
-        if sum(given) != 1:
+        if sum(given) > 1 or not (any(given) or self.fields):  # fields may be all of a record
             raise UserError(
                 Problem(
                     "nothing to ask" if not any(given) else "more than one thing to ask",
-                    fix='give one of: --prompt "TEXT", --record JSON, --input FILE, --chat',
+                    fix='give one of: --prompt "TEXT", --field NAME=TEXT, --record JSON, --input FILE, '
+                    "--chat",
                 )
             )
         if self.is_raw and self.prompt is None:
