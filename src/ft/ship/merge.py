@@ -70,6 +70,11 @@ class _Source:
         return found if is_held_in_few_bits(found) else {}
 
     @property
+    def has_original(self) -> bool:
+        """Whether the base was quantized as it was loaded: its files hold the plain weights."""
+        return self.is_quantized and not self.quantization
+
+    @property
     def is_quantized(self) -> bool:
         """Whether the base was held in 4 or 8 bits."""
         asked = self.model.load_in_4bit or self.model.load_in_8bit
@@ -111,7 +116,7 @@ def merge_adapter(  # noqa: PLR0913  # the one door: a run's five parts, and wha
         hardware: Where the models are computed.
         out: The model's folder; whole when it appears.
         probe_input_ids: Token ids of a few texts on which both models answer. Their logits are held
-            in host memory: 4 bytes x tokens x vocabulary, three times.
+            in host memory: 4 bytes x tokens x vocabulary, three times, or four if quantized.
         onto: Which form of a quantized base to merge onto.
         dtype: Format of the merged weights.
         allow_untrained: Merge although the adapters of some layers change nothing.
@@ -130,6 +135,7 @@ def merge_adapter(  # noqa: PLR0913  # the one door: a run's five parts, and wha
     _refuse_before_loading(source, out, probes)
     on_progress("asking the adapter", 0, None)
     adapter_logits, base_logits = _trained_answers(source, probes)
+    original_logits = _original_answers(source, probes, on_progress)
     merged, layers = _merge(source, target, on_progress)
     with staged_folder(out) as staging:
         on_progress("writing", 0, None)
@@ -147,6 +153,7 @@ def merge_adapter(  # noqa: PLR0913  # the one door: a run's five parts, and wha
             max_layer_error=max(layers.errors),
             mean_kl_of_base=compare_answers(adapter_logits, base_logits).mean_kl,
             max_mean_kl=_bound(source, target),
+            mean_kl_on_original=_mean_kl(original_logits, merged_logits),
         )
         if not report.is_proven:
             _refuse_other_answers(report)
@@ -202,6 +209,24 @@ def _trained_answers(source: _Source, probes: list[list[int]]) -> tuple[list[Ten
     del loaded
     _free_memory()
     return with_adapter, base
+
+
+def _original_answers(
+    source: _Source, probes: list[list[int]], on_progress: OnProgress
+) -> list[Tensor] | None:
+    """Logits of the adapter on the weights that were quantized, which it has never seen."""
+    if not source.has_original:
+        return None
+    on_progress("asking the adapter on the original base", 0, None)
+    loaded = _load(source, "plain")
+    answers = _answers(loaded, probes, source.head)
+    del loaded
+    _free_memory()
+    return answers
+
+
+def _mean_kl(logits: list[Tensor] | None, others: list[Tensor]) -> float | None:
+    return None if logits is None else compare_answers(logits, others).mean_kl
 
 
 def _load(source: _Source, form: Literal["trained", "dequantized", "plain"]) -> LoadedModel:

@@ -33,6 +33,8 @@ class MergeReport:
     top1_agreement: float
     max_mean_kl: float
     """The bound that was applied."""
+    mean_kl_on_original: float | None
+    """KL(adapter on the original weights || merged); None where the base was not quantized here."""
 
     @property
     def is_proven(self) -> bool:
@@ -49,8 +51,17 @@ class MergeReport:
             f"  answers on {self.num_probe_tokens} tokens, adapter against merged files:",
             f"    mean KL {self.mean_kl:.2e} nats (bound {self.max_mean_kl:g}; without the adapter "
             f"{self.mean_kl_of_base:.2e})",
+            *self._original_lines(),
             f"    same first choice {self.top1_agreement:.1%}, largest logit difference "
             f"{self.max_logit_difference:.3g}",
+        ]
+
+    def _original_lines(self) -> list[str]:
+        if self.mean_kl_on_original is None:
+            return []
+        return [
+            f"    mean KL {self.mean_kl_on_original:.2e} nats to the adapter on the original base, "
+            "which it was not trained on"
         ]
 
 
