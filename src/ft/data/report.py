@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any
 
 from ft.data.records import Origin, Record
@@ -49,8 +50,19 @@ class Drop:
 
 def shortened(record: Record) -> str:
     """A record's fields in `RECORD_WIDTH` characters."""
-    text = repr(record.fields)
+    text = repr(_cut(record.fields))  # of all of a long record it would take twice its memory
     return text if len(text) <= RECORD_WIDTH else text[: RECORD_WIDTH - 3] + "..."
+
+
+def _cut(value: Any) -> Any:
+    """Without what cannot be seen in `RECORD_WIDTH` characters."""
+    if isinstance(value, str):
+        return value[:RECORD_WIDTH]
+    if isinstance(value, list):
+        return [_cut(each) for each in value[:RECORD_WIDTH]]
+    if isinstance(value, dict):
+        return {key: _cut(each) for key, each in islice(value.items(), RECORD_WIDTH)}
+    return value
 
 
 @dataclass
