@@ -75,7 +75,7 @@ def test_every_step(kind, tmp_path, tiny_llama):
 
 
 def holds(process, out):
-    """Whether it has come so far; before that it is Python that a signal ends."""
+    """Whether it has come so far; before `ft` begins it is Python that a signal ends."""
     lock = out / ".lock"
     return lock.exists() and f"process {process.pid} on" in lock.read_text()
 
@@ -87,7 +87,7 @@ def test_fifty_signals_at_random_times(seed, tmp_path, tiny_llama):
     for name in ("straight", "stopped"):
         (tmp_path / name).mkdir()
         write_config(
-            tmp_path / name, tiny_llama, **(KEYS | {"num_epochs": 40, "lora_dropout": 0.1})
+            tmp_path / name, tiny_llama, **(KEYS | {"num_epochs": 20, "lora_dropout": 0.1})
         )
     run(tmp_path / "straight" / "run.yml")
     config, out = tmp_path / "stopped" / "run.yml", tmp_path / "stopped" / "out"
@@ -104,10 +104,12 @@ def test_fifty_signals_at_random_times(seed, tmp_path, tiny_llama):
         time.sleep(draw.uniform(0, 0.5))
         process.send_signal(number)
         _, error = process.communicate(timeout=120)
-        if RunDirectory(out).state == "finished":
-            break
-        assert process.returncode == 128 + number, error
         assert "Traceback" not in error
+        is_finished = RunDirectory(out).state == "finished"
+        allowed = {128 + number, 0} if is_finished else {128 + number}
+        assert process.returncode in allowed, error
+        if is_finished:
+            break
     run(config)
     assert curve(out) == curve(tmp_path / "straight" / "out")
     assert weights_sum(out) == weights_sum(tmp_path / "straight" / "out")
