@@ -26,12 +26,11 @@ from ft.data.synthetic import RowKind, synthetic_data
 from ft.model import LoadedTokenizer, load_config, load_tokenizer, probe_hardware
 from ft.model.stand_in_tokenizer import stand_in_tokenizer
 from ft.model.tokenizer_identity import tokenizer_identity
-from ft.runtime import Interrupted, Problem, UserError
+from ft.runtime import Interrupted, OnEvent, Problem, UserError
 from ft.spec import LoadedSpec, RunSpec
 from ft.train.assembly import BuiltRun, StandIns, build_run
 from ft.train.claim import ClaimedRun, claim_run
 from ft.train.determinism import computing_deterministically
-from ft.train.loop import OnEvent
 from ft.train.rehearsal import is_out_of_memory, settle_plan
 from ft.train.remedies import out_of_memory
 from ft.train.signals import StopRequest

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
 from threading import Thread
 from typing import Any
 
-from ft.data.prompt import PromptLayout
+from ft.evaluate.asked import AskedModel
 from ft.evaluate.generate import OnToken, Sampling, generate
 from ft.evaluate.trained import TrainedRun, open_run
 from ft.model import LoadedModel
@@ -18,13 +17,8 @@ from ft.runtime import Problem, UserError
 
 
 @dataclass(frozen=True)
-class Answerer:
-    """A loaded model that knows how it wants to be asked."""
-
-    loaded: LoadedModel
-    layout: PromptLayout
-    is_base: bool = False
-    """Ask the base below the adapter."""
+class Answerer(AskedModel):
+    """A loaded model that knows how it wants to be asked, and answers in words."""
 
     @property
     def tokenizer(self) -> Any:
@@ -42,35 +36,6 @@ class Answerer:
         """The end tokens that were trained."""
         named = [self.tokenizer.convert_tokens_to_ids(token) for token in self.layout.eot_tokens]
         return [self.tokenizer.eos_token_id, *named]
-
-    def prompt(self, fields: Mapping[str, Any], *, text: str | None) -> list[int]:
-        """Token ids of a question in the run's layout.
-
-        Args:
-            fields: Fields of the record, by name.
-            text: Fills the layout's instruction or question.
-
-        Raises:
-            UserError: a field is missing; says which, and how to give it.
-        """
-        record = dict(fields)
-        if text is not None:
-            if self.layout.default_field is None:
-                raise UserError(Problem("this layout has no field for --prompt", fix="use --raw"))
-            if self.layout.default_field in record:
-                what = f"the {self.layout.default_field} is given twice"
-                raise UserError(Problem(what, fix="by --prompt, or by --field or --record"))
-            record[self.layout.default_field] = text
-        return self.layout.encode_prompt(record, self.tokenizer)
-
-    @contextmanager
-    def asked(self) -> Iterator[Any]:
-        """The model in the form that is asked, ready for forward passes. Yields it."""
-        base: AbstractContextManager[Any] = (
-            self.loaded.without_adapter() if self.is_base else nullcontext()
-        )
-        with self.loaded.inference() as model, base:
-            yield model
 
     def require_known(self, names: Iterable[str]) -> None:
         """A field that nothing reads is a mistake; what a user's own code reads is not known.
@@ -194,4 +159,4 @@ def answerer_of(run: TrainedRun, loaded: LoadedModel, *, is_base: bool = False) 
                 fix="ask the base model's own folder with --raw",
             )
         )
-    return Answerer(loaded, run.layouts[0], is_base)
+    return Answerer(loaded, run.layouts[0], is_base=is_base)

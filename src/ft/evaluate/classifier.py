@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ft.data.prompt import PromptLayout
+from ft.evaluate.asked import AskedModel
 from ft.evaluate.classify import LabelTuning, label_tuning, shown
 from ft.evaluate.label_metrics import probabilities
 from ft.evaluate.trained import TrainedRun
@@ -17,43 +16,19 @@ from ft.spec.classification import Classification
 
 
 @dataclass(frozen=True)
-class Classifier:
+class Classifier(AskedModel):
     """A loaded model that knows its labels.
 
-    Attributes:
-        loaded: The model.
-        layout: How its texts are laid out.
-        objective: What it was trained by.
-        is_base: The base below the adapter, with the head that training began with.
+    As a base it is the one below the adapter, with the head that training began with.
     """
 
-    loaded: LoadedModel
-    layout: PromptLayout
     objective: LabelTuning
-    is_base: bool = False
+    """What it was trained by."""
 
     @property
     def task(self) -> Classification:
         """The labels."""
         return self.objective.task
-
-    def prompt(self, fields: Mapping[str, Any], *, text: str | None = None) -> list[int]:
-        """Token ids of a record, cut as in training.
-
-        Args:
-            fields: Its fields, by name.
-            text: Fills the layout's text.
-
-        Raises:
-            UserError: a field is missing, or is no text.
-        """
-        record = dict(fields)
-        if text is not None:
-            if self.layout.default_field in record:
-                what = f"the {self.layout.default_field} is given twice"
-                raise UserError(Problem(what, fix="by --prompt, or by --field or --record"))
-            record[str(self.layout.default_field)] = text
-        return self.layout.encode_prompt(record, self.loaded.tokenizer.tokenizer)
 
     def require_known(self, names: Sequence[str]) -> None:
         """A field that the layout does not read is a mistake.
@@ -66,15 +41,6 @@ class Classifier:
             if name not in known:
                 what = f"the layout has no field {name!r}"
                 raise UserError(Problem(what, fix=f"it has {', '.join(known)}"))
-
-    @contextmanager
-    def asked(self) -> Iterator[Any]:
-        """The model in the form that is asked, ready for forward passes. Yields it."""
-        base: AbstractContextManager[Any] = (
-            self.loaded.without_adapter() if self.is_base else nullcontext()
-        )
-        with self.loaded.inference() as model, base:
-            yield model
 
     def predictions(self, prompts: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
         """What is told of several texts in one pass; see ``classify.shown``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +20,10 @@ from ft.evaluate.metrics import METRICS
 from ft.evaluate.objective import SupervisedTuning, held_out_loss
 from ft.evaluate.trained import TrainedRun, open_run
 from ft.model.tokenizer import load_saved_tokenizer
-from ft.runtime import Problem, RunDirectory, UserError
+from ft.runtime import OnEvent, Problem, RunDirectory, UserError
 from ft.runtime.durable import write_json
 from ft.runtime.trust import is_trusted_code
 
-OnEvent = Callable[[dict[str, Any]], None]
 NUM_EXAMPLES = 5
 
 

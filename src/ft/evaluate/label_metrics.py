@@ -27,7 +27,6 @@ METRICS_OF = {
     "regression": ("mse", "mae", "pearson", "r2"),
 }
 """Numbers that `metric_for_best_model` may name, by the kind of problem."""
-LESS_IS_BETTER = frozenset({"loss", "mse", "mae"})
 THRESHOLD = 0.5
 """Of several labels a record, those of this probability and above are told."""
 

@@ -8,45 +8,29 @@ however records are padded, packed or laid end to end.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ft.data.batches import Batch, Layout, TokenRow
-from ft.evaluate.objective import Objective, held_out_figures
+from ft.data.batches import Batch
+from ft.evaluate.objective import Wrapping
 
 
 @dataclass(frozen=True)
-class WithEmbeddingNoise:
+class WithEmbeddingNoise(Wrapping):
     """Another objective, trained with noise on the embeddings; measured without.
 
     The noise is drawn from torch's generator, which the loop seeds with the counters of each pass:
     a resumed run draws the same.
     """
 
-    objective: Objective
     embedding: nn.Module
     """What turns ids into vectors; the noise is added to what it returns."""
     alpha: float
     """`neftune_noise_alpha`; the paper tries 5, 10 and 15."""
-
-    @property
-    def layout(self) -> Layout:
-        """That of the objective."""
-        return self.objective.layout
-
-    def weight(self, row: TokenRow) -> float:
-        """What the row counts in the objective."""
-        return self.objective.weight(row)
-
-    def measure(
-        self, model: nn.Module, rows: Sequence[TokenRow], *, batch_size: int, device: torch.device
-    ) -> dict[str, Any]:
-        """What the objective measures."""
-        return held_out_figures(self.objective, model, rows, batch_size=batch_size, device=device)
 
     def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
         """The objective's loss; with noise if the model is in training mode."""

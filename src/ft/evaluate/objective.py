@@ -94,12 +94,10 @@ class SupervisedTuning:
 
 
 @dataclass(frozen=True)
-class Penalized:
-    """Another objective, and what the adapter adds to it while it trains."""
+class Wrapping:
+    """Another objective, to which something is added while it trains; all else is the other's."""
 
     objective: Objective
-    penalty: Callable[[], Tensor | None]
-    """Added to the mean loss of a token: a scalar with a gradient; None: nothing."""
 
     @property
     def layout(self) -> Layout:
@@ -115,6 +113,14 @@ class Penalized:
     ) -> dict[str, Any]:
         """What the other measures."""
         return held_out_figures(self.objective, model, rows, batch_size=batch_size, device=device)
+
+
+@dataclass(frozen=True)
+class Penalized(Wrapping):
+    """Another objective, and what the adapter adds to it while it trains."""
+
+    penalty: Callable[[], Tensor | None]
+    """Added to the mean loss of a token: a scalar with a gradient; None: nothing."""
 
     def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
         """As often as the batch has trained tokens, so that their mean counts it once."""

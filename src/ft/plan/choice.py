@@ -120,11 +120,6 @@ def least(need: RunNeed, recompute: Recompute) -> Choice:
     return min(choices, key=lambda choice: memory_of(need, choice).total)
 
 
-def plainest(need: RunNeed) -> Choice:
-    """Nothing recomputed, nothing kept, passes as the config allows them."""
-    return Choice(0, 0, need.pass_tokens)
-
-
 def _candidates(need: RunNeed, budget: Budget, recompute: Recompute) -> Iterator[Choice]:
     """For each size and number of recomputed layers, the most copies that fit."""
     num_layers = len(need.model.layers)

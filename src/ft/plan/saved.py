@@ -42,8 +42,6 @@ class LayerTrace:
     working_bytes_per_token: float
     """Beside what is kept, at most at a time, while its backward pass runs."""
     working_bytes: float
-    is_traced: bool = True
-    """False: it could not be run without values; this is an estimate from its linear layers."""
 
 
 @dataclass(frozen=True)

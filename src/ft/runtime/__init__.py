@@ -2,7 +2,7 @@
 
 from ft.runtime.environment import describe_environment, library_version, process_rank
 from ft.runtime.errors import FtError, Interrupted, MachineError, Problem, TrainingError, UserError
-from ft.runtime.events import EventLog, read_events
+from ft.runtime.events import EventLog, OnEvent, read_events
 from ft.runtime.rundir import RunDirectory, find_newest_run
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "FtError",
     "Interrupted",
     "MachineError",
+    "OnEvent",
     "Problem",
     "RunDirectory",
     "TrainingError",

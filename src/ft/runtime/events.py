@@ -13,8 +13,12 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+OnEvent = Callable[[dict[str, Any]], None]
+"""Who is told of events as they come: what events.jsonl gets, and progress between."""
 
 
 class EventLog:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
 from ft.evaluate.trained import open_run
 from ft.model import choose_precision, probe_hardware
-from ft.runtime import Problem, RunDirectory, UserError
+from ft.runtime import OnEvent, Problem, RunDirectory, UserError
 from ft.ship.merge import Onto, merge_adapter
-
-OnEvent = Callable[[dict[str, Any]], None]
 
 
 def merge_run(directory: RunDirectory, *, onto: str, on_event: OnEvent) -> list[str]:

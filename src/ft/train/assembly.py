@@ -35,7 +35,7 @@ from ft.model import (
     probe_hardware,
 )
 from ft.model.tokenizer_identity import tokenizer_identity
-from ft.runtime import EventLog, process_rank
+from ft.runtime import EventLog, OnEvent, process_rank
 from ft.runtime.trust import trust_code
 from ft.spec import RunSpec
 from ft.spec.classification import Classification
@@ -43,7 +43,7 @@ from ft.train.best import BestBy
 from ft.train.cadence import checkpoint_cadence, evaluation_cadence
 from ft.train.checkpoint import CheckpointFolder
 from ft.train.claim import ClaimedRun
-from ft.train.loop import LoopSettings, OnEvent, TrainingLoop
+from ft.train.loop import LoopSettings, TrainingLoop
 from ft.train.objectives import choose_objective, figures_of, head_of, task_of
 from ft.train.optimizer import build_optimizer
 from ft.train.pinned import with_pinned_base

@@ -1,4 +1,4 @@
-"""Which of two evaluations is the better one."""
+"""Which of two evaluations is the better one, and which was the best so far."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from ft.runtime import Problem, UserError
 from ft.spec.runspec import EvaluationSpec
+from ft.train.checkpoint import TrainerState
 
 _LOSS = "eval_loss"
 _LESS_IS_BETTER = frozenset({_LOSS, "eval_mse", "eval_mae"})
@@ -40,6 +41,17 @@ class BestBy:
         usual = figure not in _LESS_IS_BETTER
         more = usual if spec.greater_is_better is None else spec.greater_is_better
         return cls(figure, more)
+
+    def note(self, figures: Mapping[str, Any], state: TrainerState) -> bool:
+        """Keeps in the state whether an evaluation at its step is the best so far; true if so."""
+        value = self.value_of(figures)
+        if state.best_step is not None and not self.is_better(value, state.best_metric):
+            state.num_evaluations_without_gain += 1
+            return False
+        state.best_loss, state.best_metric = figures[_LOSS], value
+        state.best_step = state.step
+        state.num_evaluations_without_gain = 0
+        return True
 
     def value_of(self, figures: Mapping[str, Any]) -> float | None:
         """The figure of an evaluation; None where it is not defined."""

@@ -31,7 +31,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from ft.data.batches import Batch, TokenRow, record_lengths
 from ft.data.feed import Feed, FeedRow, StoredFeed
 from ft.evaluate.objective import Objective, held_out_figures
-from ft.runtime import EventLog, Interrupted, Problem
+from ft.runtime import EventLog, Interrupted, OnEvent, Problem
 from ft.train.agreement import Agreement
 from ft.train.ahead import Ahead
 from ft.train.best import BestBy
@@ -44,8 +44,6 @@ from ft.train.signals import StopRequest
 from ft.train.unread import LaunchedStep, UpdateGuard, read_all
 from ft.train.watch import StepWatch, Unwatched
 from ft.train.work import WorkMaker
-
-OnEvent = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -333,15 +331,8 @@ class TrainingLoop:
         state = self.state
         if state.step == 0:
             return  # the base's own loss: there for the record, no checkpoint stands behind it
-        metric = self.settings.best_by.value_of(figures)
-        if state.best_step is None or self.settings.best_by.is_better(metric, state.best_metric):
-            state.best_loss, state.best_metric = figures["eval_loss"], metric
-            state.best_step = state.step
-            state.num_evaluations_without_gain = 0
-            if self.settings.keeps_best:
-                self._save()
-        else:
-            state.num_evaluations_without_gain += 1
+        if self.settings.best_by.note(figures, state) and self.settings.keeps_best:
+            self._save()
         patience = self.settings.early_stopping_patience
         if patience is not None and state.num_evaluations_without_gain >= patience:
             state.is_stopped_early = True

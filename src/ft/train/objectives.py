@@ -10,7 +10,7 @@ from ft.data.prompt import PromptLayout
 from ft.evaluate.classify import LabelTuning, class_weights, label_tuning
 from ft.evaluate.label_metrics import METRICS_OF
 from ft.evaluate.noise import WithEmbeddingNoise
-from ft.evaluate.objective import Objective, Penalized, router_loss_scale
+from ft.evaluate.objective import Objective, Penalized, Wrapping, router_loss_scale
 from ft.evaluate.token_losses import text_objective
 from ft.model import Head, LoadedModel
 from ft.spec import RunSpec
@@ -35,7 +35,7 @@ def head_of(spec: RunSpec, task: Classification | None) -> Head | None:
 
 def figures_of(objective: Objective) -> tuple[str, ...]:
     """Figures that its evaluations hold beside the loss, by their names in events."""
-    while isinstance(objective, Penalized | WithEmbeddingNoise):
+    while isinstance(objective, Wrapping):
         objective = objective.objective
     if not isinstance(objective, LabelTuning):
         return ()

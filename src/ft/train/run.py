@@ -10,7 +10,7 @@ from typing import Any
 
 from ft.data.batches import record_lengths
 from ft.model import Hardware, LoadedModel
-from ft.runtime import MachineError, Problem, RunDirectory, process_rank, read_events
+from ft.runtime import MachineError, OnEvent, Problem, RunDirectory, process_rank, read_events
 from ft.runtime.durable import is_disk_full
 from ft.spec import RunSpec
 from ft.spec.duration import seconds_of
@@ -19,7 +19,7 @@ from ft.train.checkpoint import Checkpoint, read_checkpoint
 from ft.train.claim import ClaimedRun
 from ft.train.determinism import computing_deterministically
 from ft.train.examples import before_and_after
-from ft.train.loop import OnEvent, TrainingLoop
+from ft.train.loop import TrainingLoop
 from ft.train.optimizer import optimizer_state_bytes
 from ft.train.record import finish_run
 from ft.train.rehearsal import is_out_of_memory, settle_plan

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ft.runtime import EventLog
+from ft.runtime import EventLog, OnEvent
 from ft.spec import RunSpec
-from ft.train.loop import OnEvent
 from ft.train.trackers import RunTrackers
 
 

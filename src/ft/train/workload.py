@@ -5,7 +5,7 @@ Everything that `ft plan` says beforehand, `ft train` says from here too, so the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,10 +30,6 @@ from ft.runtime import UserError
 from ft.spec import RunSpec
 from ft.spec.methods import can_recompute
 from ft.train.optimizer import optimizer_need
-
-_SAMPLE = 64
-"""Of the longest rows, those whose trained tokens are counted."""
-
 
 NOT_COUNTED = (
     UserError,
@@ -226,13 +222,3 @@ def _loss_need(shape: ModelShape, formats: Formats, num_trained: int) -> LossNee
     if shape.trains_head:
         chunk += shape.vocab_size * shape.hidden_size * (4 + 2 * size)
     return LossNeed(bytes_per_trained_token=shape.hidden_size * size, fixed_bytes=chunk)
-
-
-def with_plain_loss(need: RunNeed) -> RunNeed:
-    """The same for a model whose head can't give the loss by itself: all logits are there.
-
-    In the compute format, in fp32, and their softmax; the backward pass holds as much.
-    """
-    size = need.model.head_bytes
-    per_token = need.model.vocab_size * (size + 4 + 4)
-    return replace(need, loss=LossNeed(per_token, 0.0))
