@@ -45,8 +45,8 @@ class Question:
             raise UserError(
                 Problem(
                     "nothing to ask" if not any(given) else "more than one thing to ask",
-                    fix='give one of: --prompt "TEXT", --field NAME=TEXT, --record JSON, --input FILE, '
-                    "--chat",
+                    fix='give one of: --prompt "TEXT", --field NAME=TEXT, --record JSON, '
+                    "--input FILE, --chat",
                 )
             )
         if self.is_raw and self.prompt is None:

@@ -52,10 +52,13 @@ def plan(
     config: Config,
     gpu: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="For this card: a100-40gb; default: this one."),
+        typer.Option(
+            metavar="NAME", help="Plan for this card, as a100-40gb; default: the one here."
+        ),
     ] = None,
     price: Annotated[
-        float | None, typer.Option(min=0, metavar="N", help="Of an hour, to tell the cost.")
+        float | None,
+        typer.Option(min=0, metavar="N", help="What an hour of it costs, to tell the run's cost."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
 ) -> None:
