@@ -61,7 +61,7 @@ def write_config(folder: Path, base: Path, *, num_records: int = 18, **keys) -> 
 
 def write_labeled(path: Path, count: int, labels=("bad", "good")) -> Path:
     """Texts whose label follows from the words in them."""
-    words = ["town", "table", "head", "answer"]
+    words = ["city", "table", "head", "answer"]
     with path.open("w") as file:
         for i in range(count):
             number = i % len(labels)

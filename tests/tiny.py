@@ -8,6 +8,7 @@ Three tokenizer families, because they differ where it hurts:
 
 from __future__ import annotations
 
+import string
 from pathlib import Path
 
 import torch
@@ -139,16 +140,22 @@ def save_tiny_llama(folder: Path, family: str = "chatml", *, tie: bool = False) 
 
 
 def wordpiece_tokenizer() -> PreTrainedTokenizerFast:
-    """Like BERT's: lower case, [CLS] and [SEP] around, no end token."""
+    """Like BERT's: lower case, [CLS] and [SEP] around, no end token.
+
+    The vocabulary is every word of the corpus and every letter: the library's trainer breaks ties
+    in another way each time.
+    """
     special = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    normalizer, splitter = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    texts = [normalizer.normalize_str(text) for text in CORPUS]
+    words = {word for text in texts for word, _ in splitter.pre_tokenize_str(text)}
+    letters = {*string.ascii_lowercase, *string.digits, *string.punctuation}
+    pieces = [*special.values(), *sorted(letters | words), *(f"##{x}" for x in sorted(letters))]
+    vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = splitter
     tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=400, special_tokens=list(special.values()), show_progress=False
-    )
-    tokenizer.train_from_iterator(CORPUS, trainer)
     ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends

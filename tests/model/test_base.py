@@ -240,7 +240,7 @@ def test_bits_are_not_reduced_on_mps():
     from ft.model.base import _quantization
 
     spec = ModelSpec(base_model="x", load_in_4bit=True)
-    assert _quantization(spec, Precision(), Hardware("mps")) == (
+    assert _quantization(spec, Precision(), Hardware("mps"), None) == (
         None,
         ["4-bit weights do not run on MPS: holding them in fp32"],
     )

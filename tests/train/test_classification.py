@@ -24,7 +24,7 @@ from ft.spec import load_spec
 from ft.spec.runspec import AdapterSpec
 from runs import curve, events, run, stop_after, write_label_config
 
-WORDS = {"bad": "town", "good": "table"}
+WORDS = {"bad": "city", "good": "table"}
 
 
 def text_of(label):
@@ -37,6 +37,7 @@ def finished(tmp_path_factory, tiny_encoders):
     folder = tmp_path_factory.mktemp("classifier")
     config = write_label_config(
         folder, tiny_encoders["distilbert"], num_records=40, val_set_size=8, num_epochs=5,
+        learning_rate=2e-2,
         eval_strategy="epoch", save_strategy="epoch", load_best_model_at_end=True,
         metric_for_best_model="accuracy", id2label={0: "bad", 1: "good"}, truncation_side="left",
     )  # fmt: skip
@@ -83,7 +84,7 @@ def test_it_is_asked_as_it_was_trained(finished):
     assert [each["prediction"] for each in told] == ["bad", "good"]
     assert all(sum(each["probabilities"].values()) == pytest.approx(1) for each in told)
     short = classifier.prompt({}, text=text_of("good"))
-    long = classifier.prompt({}, text="town " * 100 + text_of("good"))
+    long = classifier.prompt({}, text="city " * 100 + text_of("good"))
     assert len(long) == 32, "cut at sequence_len, as in training"
     assert (long[0], long[-10:]) == (short[0], short[-10:]), "from the left"
 
@@ -196,26 +197,26 @@ def test_bodies_and_methods(base, keys, tmp_path, tiny_encoders, tiny_llamas):
 def test_of_several_labels_any_number_is_told(tmp_path, tiny_encoders):
     data = tmp_path / "several.jsonl"
     lines = [
-        {"text": "a town", "label": ["town"]},
-        {"text": "a town and a table", "label": ["town", "table"]},
+        {"text": "a city", "label": ["city"]},
+        {"text": "a city and a table", "label": ["city", "table"]},
         {"text": "a table", "label": ["table"]},
         {"text": "an answer", "label": []},
     ]
     data.write_text("".join(json.dumps(line) + "\n" for line in lines * 10))
     config = write_label_config(
-        tmp_path, tiny_encoders["distilbert"], val_set_size=8, num_epochs=5,
-        learning_rate=2e-2, class_weights="balanced",
+        tmp_path, tiny_encoders["distilbert"], val_set_size=8, num_epochs=12,
+        learning_rate=1e-2, class_weights="balanced",
         datasets=[{"path": str(data), "type": "classification"}],
     )  # fmt: skip
     run(config)
     first, *_, final = events(tmp_path / "out", "evaluation")
     assert final["eval_loss"] < 0.95 * first["eval_loss"]
     assert final["eval_f1_micro"] >= first["eval_f1_micro"]
-    assert set(final["f1_of_label"]) == {"town", "table"}
+    assert set(final["f1_of_label"]) == {"city", "table"}
     classifier = open_classifier(open_run(tmp_path / "out"))
     told = classifier.predictions([classifier.prompt(line) for line in lines])
-    assert all(set(each["prediction"]) <= {"town", "table"} for each in told)
-    assert told[0]["probabilities"]["town"] > told[2]["probabilities"]["town"]
+    assert all(set(each["prediction"]) <= {"city", "table"} for each in told)
+    assert told[0]["probabilities"]["city"] > told[2]["probabilities"]["city"]
     merge_run(RunDirectory(tmp_path / "out"), onto="dequantized", on_event=lambda event: None)
 
 
