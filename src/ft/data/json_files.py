@@ -1,17 +1,20 @@
 """JSON files of this machine, read so that every record knows its line.
 
 A broken line is a `BrokenRecord` and costs that line only; an array that is broken costs the file.
+A line is in memory as its text or as its value, and twice only while it becomes the other.
 """
 
 from __future__ import annotations
 
 import json
+import re
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from ft.data.records import (
     BrokenRecord,
@@ -29,6 +32,7 @@ from ft.spec.runspec import DatasetSpec
 _BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 _WHITE_SPACE = " \t\r\n"
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def read(spec: DatasetSpec, files: dict[str, tuple[Path, ...]]) -> RecordSource:
@@ -51,27 +55,29 @@ class _Entry(NamedTuple):
     file: str
     line: int
     row: int
-    content: Any
-    """A line's bytes, not parsed yet; or a value; or a `_Fault`."""
+    content: str | dict[str, Any] | _Fault
+    """A line's text, not parsed yet; or a record's fields."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
     dataset: str
-    entries: list[_Entry]
+    entries: deque[_Entry]
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def records(self) -> Iterator[RawRecord]:
-        for file, line, row, content in self.entries:
-            entry = _parse_line(content) if isinstance(content, bytes) else content
+        while self.entries:
+            file, line, row, content = self.entries.popleft()
+            entry = _parse_line(content) if isinstance(content, str) else content
+            del content
             yield _to_record(entry, Origin(self.dataset, file, line, row))
 
 
 def _read_chunks(dataset: str, split: Split, files: Iterable[Path], size: int) -> Iterator[_Chunk]:
     entries = iter(split.select(lambda: _read_files(files)))
-    while chosen := list(islice(entries, size)):
+    while chosen := deque(islice(entries, size)):
         yield _Chunk(dataset, chosen)
 
 
@@ -85,71 +91,98 @@ def _read_files(files: Iterable[Path]) -> Iterator[_Entry]:
             row += 1
 
 
-def _to_record(entry: Any, origin: Origin) -> RawRecord:
+def _to_record(entry: dict[str, Any] | _Fault, origin: Origin) -> RawRecord:
     if isinstance(entry, _Fault):
         return BrokenRecord(entry.reason, entry.detail, origin)
-    if not isinstance(entry, dict):
-        return BrokenRecord("not an object", f"got {json.dumps(entry)[:200]}", origin)
     return Record(entry, origin)
 
 
+@dataclass(frozen=True, slots=True)
 class _Fault:
     """What is wrong with a line."""
 
-    def __init__(self, reason: str, detail: str) -> None:
-        self.reason = reason
-        self.detail = detail
+    reason: str
+    detail: str
 
 
-def _line_entries(file: Path) -> Iterator[tuple[int, bytes]]:
-    """Number and bytes of every line that is not blank."""
-    with _open(file) as lines:
-        for number, raw in enumerate(lines, start=1):
-            line = (raw.removeprefix(_BOM) if number == 1 else raw).strip()
-            if not line:
+def _line_entries(file: Path) -> Iterator[tuple[int, str | _Fault]]:
+    """Number and text of every line that is not blank."""
+    with _open(file) as stream:
+        number = 0  # counted by hand: `enumerate` keeps a line until the next one is there
+        while (content := _next_line(stream)) is not None:
+            number += 1
+            if not content:
                 continue
             if number == 1 and file.suffix.lower() == ".json":
-                _refuse_single_object(file, line)
-            yield number, line
+                _refuse_single_object(file, content)
+            yield number, content
+            del content  # it is the caller's
 
 
-def _parse_line(line: bytes) -> Any:
+def _next_line(stream: IO[bytes]) -> str | _Fault | None:
+    """The text of a line without its white space; None at the end. Its bytes are not kept."""
+    raw = stream.readline()
+    if not raw:
+        return None
+    line = raw.strip()
+    del raw
     if b"\0" in line:
         return _Fault("NUL byte", f"at byte {line.index(0) + 1} of the line")
     try:
-        text = line.decode("utf-8")
+        return line.decode("utf-8")
     except UnicodeDecodeError as error:
         return _Fault("not UTF-8", f"byte 0x{line[error.start]:02x} at {error.start + 1}")
+
+
+def _parse_line(text: str) -> dict[str, Any] | _Fault:
     try:
-        value = json.loads(text)
+        value, end = _parse(text, 0)
+        if end < len(text):
+            raise json.JSONDecodeError("Extra data", text, end)
     except (ValueError, RecursionError) as error:
         return _Fault("not JSON", f"{_json_fault(error)}: {text[:200]!r}")
-    return _fault_of_value(value, text) or value
+    return value
 
 
-def _fault_of_value(value: Any, source: str) -> _Fault | None:
-    """What is wrong with a value that the parser took."""
-    if not _is_unicode(value, source):
-        return _Fault("lone surrogate", repr(source[:200]))
+def _parse(text: str, start: int) -> tuple[dict[str, Any] | _Fault, int]:
+    """The record that stands at `start`, and where it ends.
+
+    Raises:
+        ValueError: What stands there is not JSON.
+        RecursionError: It is nested too deeply.
+    """
+    value, end = _DECODER.raw_decode(text, start)
+    if "\\u" in text and not _is_unicode(value):
+        return _Fault("lone surrogate", repr(text[start : min(end, start + 200)])), end
     # Counting is quick; a key that stands in a text as well costs a second look.
-    if source.count('":') + source.count('" :') > _num_keys(value):
+    num_colons = text.count('":', start, end) + text.count('" :', start, end)
+    if num_colons > _num_keys(value):
+        del value  # memory for one of them is enough
         try:
-            json.loads(source, object_pairs_hook=_refuse_repeated)
+            value, end = _DECODER_OF_UNIQUE.raw_decode(text, start)
         except _RepeatedKeyError as error:
-            return _Fault(f"key {error.args[0]!r} stands twice", repr(source[:200]))
-    return None
+            source = text[start : min(end, start + 200)]
+            return _Fault(f"key {error.args[0]!r} stands twice", repr(source)), end
+    if not isinstance(value, dict):
+        return _Fault("not an object", f"got {text[start : min(end, start + 200)]}"), end
+    return value, end
 
 
 class _RepeatedKeyError(Exception):
     """A key stands twice in one object; the parser would keep the last in silence."""
 
 
-def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:
-    seen = set()
-    for key, _ in pairs:
-        if key in seen:
+def _of_unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
             raise _RepeatedKeyError(key)
-        seen.add(key)
+        found[key] = value
+    return found
+
+
+_DECODER = json.JSONDecoder()
+_DECODER_OF_UNIQUE = json.JSONDecoder(object_pairs_hook=_of_unique)
 
 
 def _num_keys(value: Any) -> int:
@@ -158,31 +191,28 @@ def _num_keys(value: Any) -> int:
     return sum(map(_num_keys, value)) if isinstance(value, list) else 0
 
 
-def _is_unicode(value: Any, source: str) -> bool:
+def _is_unicode(value: Any) -> bool:
     r"""Whether all texts can be encoded: JSON may hold half a surrogate pair, ``"\ud83d"``."""
-    if "\\u" not in source:
-        return True
-    try:
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+    if isinstance(value, str):
+        return value.isascii() or _SURROGATE.search(value) is None
+    if isinstance(value, dict):
+        return all(map(_is_unicode, value)) and all(map(_is_unicode, value.values()))
+    return all(map(_is_unicode, value)) if isinstance(value, list) else True
 
 
-def _array_entries(file: Path) -> Iterator[tuple[int, Any]]:
-    """Line number and value of every element of the array that the file holds."""
+def _array_entries(file: Path) -> Iterator[tuple[int, dict[str, Any] | _Fault]]:
+    """Line number and fields of every element of the array that the file holds."""
     text = _read_text(file)
-    decoder = json.JSONDecoder()
     position, line, counted = _skip(text, text.index("[") + 1), 1, 0
     while not text.startswith("]", position):
         line += text.count("\n", counted, position)
         counted = position
         try:
-            value, end = decoder.raw_decode(text, position)
+            value, end = _parse(text, position)
         except (ValueError, RecursionError) as error:
             place = getattr(error, "pos", position)
             raise _broken_array(file, text, place, _message(error)) from None
-        yield line, _fault_of_value(value, text[position:end]) or value
+        yield line, value
         position = _skip(text, end)
         if text.startswith(",", position):
             position = _skip(text, position + 1)
@@ -212,8 +242,8 @@ def _broken_array(file: Path, text: str, position: int, message: str) -> UserErr
     )
 
 
-def _refuse_single_object(file: Path, first_line: bytes) -> None:
-    if not isinstance(_parse_line(first_line), _Fault):
+def _refuse_single_object(file: Path, first_line: str | _Fault) -> None:
+    if isinstance(first_line, str) and not isinstance(_parse_line(first_line), _Fault):
         return
     try:
         value = json.loads(_read_text(file))
@@ -240,12 +270,16 @@ def _read_text(file: Path) -> str:
         ) from None
 
 
-def _open(file: Path) -> Any:
+def _open(file: Path) -> IO[bytes]:
+    """The file's lines, behind a byte order mark."""
     if _starts_with(file, *_UTF16_BOMS):
         raise UserError(
             Problem("is UTF-16", where=str(file), fix="convert it: iconv -f UTF-16 -t UTF-8")
         )
-    return file.open("rb")
+    stream = file.open("rb")
+    if stream.peek().startswith(_BOM):
+        stream.seek(len(_BOM))
+    return stream
 
 
 def _starts_with(file: Path, *marks: bytes) -> bool:

@@ -83,7 +83,7 @@ class Chunk(Protocol):
     def __len__(self) -> int: ...
 
     def records(self) -> Iterator[RawRecord]:
-        """The records, decoded one by one."""
+        """The records, decoded one by one and once: what was given out is not held any longer."""
 
 
 @dataclass(frozen=True)

@@ -30,10 +30,10 @@ class PromptStyle:
 
     def render(self, system: str, instruction: str, input_text: str = "") -> str:
         """The prompt, up to where the response begins."""
-        head = self.system_format.format(system=system) if system else ""
-        if input_text:
-            return head + self.turn_format.format(instruction=instruction, input=input_text)
-        return head + self.turn_no_input_format.format(instruction=instruction)
+        # One `format` for all of it: a long instruction is copied once.
+        head = self.system_format if system else ""
+        turn = self.turn_format if input_text else self.turn_no_input_format
+        return (head + turn).format(system=system, instruction=instruction, input=input_text)
 
 
 INSTRUCT = PromptStyle(
