@@ -110,6 +110,8 @@ def test_llama_factorys_text_of_weights_is_read(tmp_path):
     [
         ({"interleave_probs": [1, 1]}, "belongs to mix_strategy"),
         ({"mix_strategy": "interleave_under", "interleave_probs": [1]}, "number of weights"),
+        ({"mix_strategy": "interleave_under", "interleave_probs": "1,2,3"}, "number of weights"),
+        ({"mix_strategy": "interleave_under", "interleave_probs": "1,b"}, "a list of numbers"),
         ({"mix_strategy": "interleave_under", "interleave_probs": [1, 0]}, "interleave_probs"),
         ({"mix_strategy": "interleave_under", "datasets": ["a.jsonl"]}, "there is one"),
     ],

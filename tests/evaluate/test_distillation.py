@@ -144,6 +144,14 @@ def test_the_two_keys_go_together(tmp_path, keys):
         load_spec(tmp_path / "c.yml")
 
 
+def test_a_teacher_of_held_out_records_alone_is_refused(tmp_path):
+    held_out = [{"path": "d.jsonl", "logprobs_field": "lp"}]
+    config = {"base_model": "m", "learning_rate": 1e-4, "datasets": [{"path": "d.jsonl"}]}
+    (tmp_path / "c.yml").write_text(yaml.safe_dump(config | {"test_datasets": held_out}))
+    with pytest.raises(UserError, match="logprobs_field"):
+        load_spec(tmp_path / "c.yml")
+
+
 def test_axolotls_type_is_read(tmp_path):
     entry = {"path": "d.jsonl", "type": "axolotl.integrations.kd.chat_template"}
     config = {"base_model": "m", "learning_rate": 1e-4, "kd_trainer": True, "datasets": [entry]}

@@ -60,6 +60,8 @@ def test_a_combination_that_is_refused_says_where_and_what_to_do(tmp_path, name,
             "orthogonal needs an even rank",
         ),
         ("adapter: p_tuning\nlora_model_dir: out\n", 5, "saved as what its network gave"),
+        ("adapter: adalora\nlora_model_dir: out\n", 5, "without the running means"),
+        ("adapter: [lora]\n", 4, "adapter: got ['lora']"),
         ("adapter: houlsby\n", 4, "adapter: houlsby is not supported"),
         ("adapter: lora\npeft_init_lora_weights: eva\n", 5, "eva is not supported"),
     ],
@@ -96,3 +98,25 @@ def test_what_a_plan_may_do_follows_the_method():
         "ia3",
         None,
     ]
+
+
+@pytest.mark.parametrize(
+    ("keys", "what"),
+    [
+        ("adapter: [lora]", ["adapter: got ['lora']"]),
+        ("adapter: prompt_tuning", ["puts vectors before or into the text"]),
+        ("field_weight: w", ["field_weight and logprobs_field belong to texts"]),
+    ],
+)
+def test_what_a_classifier_does_not_go_with_is_told_once(tmp_path, keys, what):
+    entry = {"path": "x", "type": "classification"}
+    config = {"base_model": "a/b", "learning_rate": 1e-3, "task_type": "SEQ_CLS"}
+    (given,) = yaml.safe_load(keys).items()
+    (entry if given[0] == "field_weight" else config).update([given])
+    path = tmp_path / "c.yml"
+    path.write_text(yaml.safe_dump({**config, "datasets": [entry]}))
+    with pytest.raises(UserError) as caught:
+        load_spec(path)
+    told = [problem.what for problem in caught.value.problems]
+    assert len(told) == len(what)
+    assert all(part in words for part, words in zip(what, told, strict=True))

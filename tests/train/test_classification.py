@@ -272,6 +272,7 @@ def test_what_cannot_be_is_refused_before_the_first_step(tmp_path, tiny_encoders
         ({"num_labels": 3}, "num_labels is 3, and the records have 2 labels: bad, good"),
         ({"class_weights": [1.0]}, "1 weights for 2 labels"),
         ({"class_weights": {"worse": 2.0}}, "no label 'worse'"),
+        ({"class_weights": [0.0, 1.0]}, "expected a number over 0"),
         (
             {"metric_for_best_model": "mae", "load_best_model_at_end": True, "val_set_size": 4},
             "measure no 'mae'",

@@ -102,10 +102,10 @@ class _LiveDisplay(_Display):
         super().__init__(console)
         self.progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}", justify="left"),
+            TextColumn("{task.fields[figures]}", justify="left", markup=False),
             TimeRemainingColumn(compact=True),
             console=console,
             transient=True,

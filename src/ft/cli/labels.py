@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
+from rich.text import Text
 
 from ft.cli.asking import Question, parse_record, read_records
 from ft.cli.output import say
@@ -150,7 +151,7 @@ def label_comparison(result: Mapping[str, Any]) -> Iterator[Table]:
             table.add_row(words, *[_figure(key, result[name][key]) for name in pair])
     for label in result["tuned"].get("f1_of_label", {}):
         scores = [f"{result[name]['f1_of_label'][label]:.3f}" for name in pair]
-        table.add_row(f"F1 of {label[:_NAME_WIDTH]}", *scores)
+        table.add_row(_name(f"F1 of {label}"), *scores)
     yield table
     if "confusion" in result["tuned"]:
         labels = list(result["tuned"]["f1_of_label"])
@@ -162,7 +163,12 @@ def _matrix(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Table:
     table = Table(title="tuned: records of a label (rows), told as (columns)")
     table.add_column("")
     for label in labels:
-        table.add_column(label, justify="right")
+        table.add_column(_name(label), justify="right")
     for label, row in zip(labels, counts, strict=True):
-        table.add_row(label, *[f"{count:,}" for count in row])
+        table.add_row(_name(label), *[f"{count:,}" for count in row])
     return table
+
+
+def _name(text: str) -> Text:
+    """A label in a table; its brackets are its own, and none of rich's markup."""
+    return Text(one_line(text, marks_for(sys.stdout.encoding), _NAME_WIDTH))

@@ -19,7 +19,6 @@ from ft.data.intake import Intake
 from ft.data.packing import LongArray
 from ft.data.tokenized import TokenizedSet
 from ft.data.workers import Job
-from ft.runtime.errors import Problem, UserError
 from ft.spec.runspec import DataSpec
 
 _FIRST_BLOCK, _LARGEST_BLOCK = 4096, 1 << 20
@@ -98,21 +97,10 @@ class Mixture:
 
 
 def mixture_of(spec: DataSpec, seed: int) -> Mixture | None:
-    """How a run's data sets are interleaved; None where they are read whole, one after the other.
-
-    Raises:
-        UserError: There is not one probability for each data set.
-    """
+    """How a run's data sets are interleaved; None where they are read one after the other."""
     if spec.mix_strategy == "concat":
         return None
     given = spec.interleave_probs
-    if given is not None and len(given) != len(spec.datasets):
-        raise UserError(
-            Problem(
-                f"interleave_probs has {len(given)} numbers for {len(spec.datasets)} data sets",
-                fix="one for each entry of datasets, in their order",
-            )
-        )
     probabilities = None if given is None else tuple(each / sum(given) for each in given)
     comes_round = spec.mix_strategy == "interleave_over"
     return Mixture(probabilities, len(spec.datasets), comes_round, seed)

@@ -58,9 +58,7 @@ def synthetic_data(
             labels.astype(np.int32),
             lengths,
             predicted.astype(np.int32),
-            np.stack(
-                [np.zeros(num_rows), np.full(num_rows, NO_LINE), np.arange(num_rows)], 1
-            ).astype(np.int64),
+            places,
             ((name, name),),
         )
     )

@@ -66,7 +66,7 @@ def label_figures(
     f1 = f1_score(targets, told, average=None, **options)
     figures: dict[str, Any] = {
         "eval_accuracy": float(accuracy_score(targets, told)),
-        "eval_f1_macro": float(f1[_occurring(targets, told)].mean()),
+        "eval_f1_macro": float(f1[_occurring(targets, told, len(numbers))].mean()),
         "eval_f1_micro": float(f1_score(targets, told, average="micro", **options)),
         "f1_of_label": dict(zip(task.labels, map(float, f1), strict=True)),
     }
@@ -75,12 +75,12 @@ def label_figures(
     return figures
 
 
-def _occurring(targets: Any, told: Any) -> npt.NDArray[np.bool_]:
+def _occurring(targets: Any, told: Any, num_labels: int) -> npt.NDArray[np.bool_]:
     """Labels that a record has or is told to have; another one's F1 means nothing."""
     both = np.stack([targets, told])
     if both.ndim == 3:  # several labels a record: [2, N, L]
         return np.asarray(both.any(axis=(0, 1)))
-    return np.bincount(both.ravel()) > 0
+    return np.bincount(both.ravel(), minlength=num_labels) > 0
 
 
 def _of_numbers(predicted: FloatArray, targets: FloatArray) -> dict[str, float | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,12 +27,25 @@ def _has_preference_mapping(*lists: Any) -> bool:
     return any(not PREFERENCE_KEYS.isdisjoint(type) for type in types if isinstance(type, dict))
 
 
-def _names_a_weight(*lists: Any) -> bool:
+def _name(lists: Sequence[Any], *keys: str) -> bool:
+    """Whether an entry of the lists has one of the keys."""
     entries = [entry for each in lists if isinstance(each, list) for entry in each]
-    return any(
-        isinstance(entry, dict) and (entry.get("field_weight") or entry.get("logprobs_field"))
-        for entry in entries
+    return any(isinstance(entry, dict) and any(map(entry.get, keys)) for entry in entries)
+
+
+def _has_teacher_without_use(v: Mapping[str, Any]) -> bool:
+    """Whether one of the two is there, and the other is not."""
+    is_asked_for = bool(v.get("kd_trainer"))
+    is_at_hand = _name([v.get("datasets")], "logprobs_field")
+    return is_asked_for is not is_at_hand or (
+        not is_asked_for and _name([v.get("test_datasets")], "logprobs_field")
     )
+
+
+def _num_weights(value: Any) -> int | None:
+    """Of `interleave_probs`, as a list or as LLaMA-Factory writes it; None: another error tells."""
+    weights = value.split(",") if isinstance(value, str) else value
+    return len(weights) if isinstance(weights, list) else None
 
 
 CONTRADICTIONS = (
@@ -218,13 +231,7 @@ CONTRADICTIONS = (
         ("kd_trainer", "datasets"),
         "kd_trainer learns from a teacher's logprobs, so it goes together with logprobs_field",
         "set kd_trainer: true, and logprobs_field in each data set that holds them; or neither",
-        lambda v: (
-            bool(v.get("kd_trainer"))
-            is not any(
-                isinstance(entry, dict) and bool(entry.get("logprobs_field"))
-                for entry in (v["datasets"] if isinstance(v.get("datasets"), list) else [])
-            )
-        ),
+        _has_teacher_without_use,
     ),
     Contradiction(
         ("datasets",),
@@ -233,7 +240,7 @@ CONTRADICTIONS = (
         "remove it; labels are weighed by class_weights",
         lambda v: (
             (asks_for_preferences(v) or v.get("task_type") == "SEQ_CLS")
-            and _names_a_weight(v.get("datasets"), v.get("test_datasets"))
+            and _name([v.get("datasets"), v.get("test_datasets")], "field_weight", "logprobs_field")
         ),
     ),
     Contradiction(
@@ -257,9 +264,8 @@ CONTRADICTIONS = (
         "interleave_probs has another number of weights than there are data sets",
         "give one for each entry of datasets, in their order",
         lambda v: (
-            isinstance(v.get("interleave_probs"), list)
-            and isinstance(v.get("datasets"), list)
-            and len(v["interleave_probs"]) != len(v["datasets"])
+            isinstance(v.get("datasets"), list)
+            and _num_weights(v.get("interleave_probs")) not in (None, len(v["datasets"]))
         ),
     ),
     Contradiction(

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from ft.spec.dialect.contradictions import Contradiction
+from ft.spec.dialect.method_rules import is_padded
 from ft.spec.dialect.not_supported import asks_for_preferences
-from ft.spec.methods import METHODS
 from ft.spec.sections.labels import ProblemType, Side
 
 _OF_LABELS = ("problem_type", "id2label", "num_labels", "class_weights", "truncation_side")
@@ -90,17 +90,7 @@ LABEL_CONTRADICTIONS = (
         "this adapter puts vectors before or into the text, and a head is trained beside layers "
         "alone",
         "set adapter: lora, qlora, or another one of weights",
-        lambda v: (
-            _is_labeled(v)
-            and v.get("adapter") in METHODS
-            and METHODS[str(v["adapter"])].needs_padding
-        ),
-    ),
-    Contradiction(
-        ("datasets", "test_datasets"),
-        "field_weight weighs the tokens of a text; labels are weighed by class_weights",
-        "remove field_weight",
-        lambda v: _is_labeled(v) and any(each.get("field_weight") for each in _entries(v)),
+        lambda v: _is_labeled(v) and is_padded(v),
     ),
     Contradiction(
         ("num_labels", "id2label"),

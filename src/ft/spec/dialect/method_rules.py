@@ -76,7 +76,8 @@ def _is_quantized(v: _Values) -> bool:
     return v.get("load_in_4bit") is True or v.get("load_in_8bit") is True
 
 
-def _is_padded(v: _Values) -> bool:
+def is_padded(v: _Values) -> bool:
+    """Whether the method needs records that are padded to rows."""
     adapter = v.get("adapter")
     return isinstance(adapter, str) and adapter in METHODS and METHODS[adapter].needs_padding
 
@@ -88,7 +89,7 @@ METHOD_RULES = (
         ("sample_packing", "eval_sample_packing", "adapter"),
         "packs hold several records in a row, and this adapter puts its own before each row",
         "set sample_packing: false; group_by_length: true saves pad tokens as well",
-        lambda v: _is_padded(v) and (v.get("sample_packing") or v.get("eval_sample_packing")),
+        lambda v: is_padded(v) and (v.get("sample_packing") or v.get("eval_sample_packing")),
     ),
     Contradiction(
         ("gradient_checkpointing", "adapter"),
@@ -182,8 +183,15 @@ METHOD_RULES = (
         "remove lora_model_dir; an interrupted run goes on by itself",
         lambda v: (
             v.get("lora_model_dir")
-            and (v.get("prefix_projection") is True or v.get("adapter") in ("p_tuning", "adalora"))
+            and (v.get("prefix_projection") is True or v.get("adapter") == "p_tuning")
         ),
+    ),
+    Contradiction(
+        ("lora_model_dir", "adapter"),
+        "adalora is saved without the running means by which it hands out ranks, so it cannot go "
+        "on",
+        "remove lora_model_dir; an interrupted run goes on by itself",
+        lambda v: v.get("lora_model_dir") and v.get("adapter") == "adalora",
     ),
 )
 

@@ -13,7 +13,10 @@ from ft.spec.sections.section import ChatTemplateName, Count, Names, Section, Sh
 def _numbers(value: Any) -> Any:
     """`0.7,0.3`, as LLaMA-Factory has it, is a list as well."""
     if isinstance(value, str):
-        return tuple(float(part) for part in value.split(","))
+        try:
+            return tuple(float(part) for part in value.split(","))
+        except ValueError:
+            raise ValueError("a list of numbers") from None
     return tuple(value) if isinstance(value, list) else value
 
 

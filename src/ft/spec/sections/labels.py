@@ -34,7 +34,7 @@ def _names_in_order(value: Any) -> Any:
 LabelNames = Annotated[Names, BeforeValidator(_names_in_order)]
 """Names by number; a mapping number -> name becomes this."""
 
-Weight = Annotated[float, Field(ge=0.0)]
+Weight = Annotated[float, Field(gt=0.0)]
 
 
 class LabelSpec(Section):
