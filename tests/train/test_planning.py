@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,11 @@ from ft.plan.choice import memory_of
 from ft.plan.memory import MARGIN, Choice
 from ft.runtime import MachineError, RunDirectory
 from ft.spec import load_spec
+from ft.train.assembly import build_run
+from ft.train.claim import claim_run
 from ft.train.planning import HOST_COPY_BYTES, Planner, stored_plan
+from ft.train.rehearsal import put_in_force
+from ft.train.teller import Teller
 from ft.train.workload import assumed_rows, rows_of
 from runs import curve, events, run, write_config
 
@@ -106,6 +111,20 @@ def test_rows_are_counted_by_their_lengths(tmp_path, tiny_llama):
     rows = rows_of([10, 30, 20], load_spec(config, []).spec, trained_share=0.5)
     assert (rows.num_rows, rows.longest, rows.mean, rows.sum_of_longest) == (3, 30, 20, 50)
     assert rows.mean_length == pytest.approx((100 + 900 + 400) / 60)
+
+
+def test_a_plan_with_smaller_passes_is_what_the_steps_are_cut_by(tmp_path, tiny_llama):
+    loaded = load_spec(write_config(tmp_path, tiny_llama, sequence_len=128, micro_batch_size=4))
+    with claim_run(loaded, overwrite=False) as claimed:
+        built = build_run(claimed, Teller(lambda event: None))
+        usual = built.loop.maker.make(0)
+        plan = built.planner.counted_plan()
+        tighter = replace(plan, choice=replace(plan.choice, pass_tokens=2 * plan.longest_row))
+        put_in_force(tighter, built)
+        cut = built.loop.maker.make(0)
+    assert [len(batch.inputs["input_ids"]) for batch in usual.batches] == [4, 4]
+    assert [len(batch.inputs["input_ids"]) for batch in cut.batches] == [2, 2, 2, 2]
+    assert (cut.num_trained, cut.num_tokens) == (usual.num_trained, usual.num_tokens)
 
 
 def test_the_plan_is_told_and_kept_with_the_run(tmp_path, tiny_llama):

@@ -5,7 +5,12 @@ import torch
 from safetensors.torch import load_file
 
 from ft.runtime import TrainingError
+from ft.spec import load_spec
 from ft.train.ahead import Ahead
+from ft.train.assembly import build_run
+from ft.train.claim import claim_run
+from ft.train.signals import StopRequest
+from ft.train.teller import Teller
 from ft.train.unread import LaunchedStep, UpdateGuard, read_all
 from poison import poison
 from runs import curve, events, run, write_config
@@ -35,6 +40,19 @@ def test_a_bad_step_is_named_when_it_is_read(tmp_path, tiny_llama):
     step = events(tmp_path / "out", "failed")[0]["step"]
     assert f"the weights are as after step {step - 1}" in caught.value.problems[0].what
     assert not list((tmp_path / "out").rglob("adapter_model.safetensors"))
+
+
+@pytest.mark.parametrize(("optimizer", "step"), [("adamw_torch", 2), ("adamw_torch_fused", 4)])
+def test_a_diverged_run_stops_when_its_steps_are_read(tmp_path, tiny_llama, optimizer, step):
+    config = write_config(
+        tmp_path, tiny_llama, optimizer=optimizer, logging_steps=4, max_steps=8,
+        loss_watchdog_threshold=1e-3, loss_watchdog_patience=2,
+    )  # fmt: skip
+    with claim_run(load_spec(config), overwrite=False) as claimed:
+        loop = build_run(claimed, Teller(lambda event: None)).loop
+        with pytest.raises(TrainingError, match="the run diverged: the loss of step 2"):
+            loop.run(StopRequest())
+    assert loop.state.step == step
 
 
 @pytest.mark.parametrize("spoiled", ["loss", "gradient"])

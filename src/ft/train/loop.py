@@ -94,7 +94,6 @@ class TrainingLoop:
         self.weights = weights
         self.optimizer = optimizer
         self.schedule = schedule
-        self.objective = objective
         self.feed = feed
         self.heldout_rows = heldout_rows
         self.settings = settings
@@ -167,7 +166,7 @@ class TrainingLoop:
         self.model.train()
         batch = self.maker.batch(rows, filler=rows[0]).to(self.accelerator.device)
         seed_generators(self.settings.seed, 0, 0, self.accelerator.process_index)
-        num_trained = sum(self.objective.weight(record) for row in rows for record in row)
+        num_trained = sum(self.maker.objective.weight(record) for row in rows for record in row)
         self._forward_backward(batch, max(num_trained, 1), synchronize=False)
 
     def forget_gradients(self) -> None:
@@ -186,7 +185,8 @@ class TrainingLoop:
             is_last = state.step == settings.num_steps
             evaluates = self._is_due(settings.evaluation) or is_last
             saves = self._is_due(settings.checkpoints) or is_last
-            if evaluates or saves or state.step % settings.logging_steps == 0:
+            is_due = evaluates or saves or state.step % settings.logging_steps == 0
+            if is_due or not self.defers_reading:
                 self._read()
             if evaluates:
                 self._evaluate()
@@ -241,9 +241,13 @@ class TrainingLoop:
         figures = read_all(steps)
         elapsed_s = time.perf_counter() - self.unread_since
         self.state.train_time_s += elapsed_s
+        speed = {
+            "step_time_s": round(elapsed_s / len(steps), 4),
+            "tokens_per_s": round(sum(step.num_tokens for step in steps) / elapsed_s, 1),
+        }
         for launched, (loss, grad_norm) in zip(steps, figures, strict=True):
             self._require_finite(launched, loss, grad_norm)
-            self._report(launched, loss, grad_norm, elapsed_s / len(steps))
+            self._report(launched, loss, grad_norm, speed)
             self.health.note_step(self.state, loss, launched.was_skipped, step=launched.step)
 
     def _step_to_prepare(self, step: int) -> int | None:
@@ -257,7 +261,7 @@ class TrainingLoop:
         """Adds the batch's gradient; processes average theirs, so each scales by their number."""
         with nullcontext() if synchronize else self.accelerator.no_sync(self.model):
             self.watch.mark("forward")
-            loss_sum = self.objective.loss_sum(self.model, batch)
+            loss_sum = self.maker.objective.loss_sum(self.model, batch)
             self.watch.mark("backward")
             self.accelerator.backward(loss_sum * (self.accelerator.num_processes / num_trained))
         return loss_sum.detach()
@@ -286,7 +290,7 @@ class TrainingLoop:
         return cadence.is_due(self.state.step, self.feed.steps_per_epoch)
 
     def _report(
-        self, result: LaunchedStep, loss: float, grad_norm: float, step_time_s: float
+        self, result: LaunchedStep, loss: float, grad_norm: float, speed: Mapping[str, float]
     ) -> None:
         step = result.step
         if step % self.settings.logging_steps and step != self.settings.num_steps:
@@ -299,8 +303,7 @@ class TrainingLoop:
             loss=loss,
             grad_norm=grad_norm,
             learning_rate=result.learning_rate,
-            step_time_s=round(step_time_s, 4),
-            tokens_per_s=round(result.num_tokens / step_time_s, 1),
+            **speed,
             num_tokens=result.num_tokens,
             num_trained_tokens=result.num_trained_tokens,
             was_skipped=result.was_skipped,
@@ -312,7 +315,7 @@ class TrainingLoop:
             return
         started = time.perf_counter()
         figures = held_out_figures(
-            self.objective,
+            self.maker.objective,
             self.model,
             self.heldout_rows,
             batch_size=self.settings.eval_batch_size,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -82,16 +83,11 @@ def settle_plan(
     Raises:
         MachineError: nothing fits.
     """
-    loop, model, planner, plan = built.loop, built.model, built.planner, built.plan
-
-    def settle(plan: RunPlan) -> None:
-        apply_plan(plan, model)
-        layout = layout_of(plan, loop.objective.layout, planner.spec)
-        loop.objective = text_tuning(planner.spec, layout, model)
-
+    loop, planner, plan = built.loop, built.planner, built.plan
     if plan.expected is not None:
         has_state = bool(loop.optimizer.state_dict()["state"])
         to_come = 0.0 if has_state else plan.expected.memory.optimizer
+        settle = partial(put_in_force, built=built)
         plan, peak = rehearse(loop, planner, plan, settle, to_come)
         if peak is not None:
             on_peak(peak)
@@ -99,6 +95,14 @@ def settle_plan(
     if process_rank() == 0:
         run.write_run(built.identity)
     return plan
+
+
+def put_in_force(plan: RunPlan, built: BuiltRun) -> None:
+    """Has layers run and passes cut as the plan says, before the first step."""
+    apply_plan(plan, built.model)
+    maker, spec = built.loop.maker, built.planner.spec
+    layout = layout_of(plan, maker.objective.layout, spec)
+    maker.objective = text_tuning(spec, layout, built.model)
 
 
 def rehearse(

@@ -29,7 +29,9 @@ class WorkMaker:
 
     def __init__(self, feed: Feed, objective: Objective, accelerator: Accelerator) -> None:
         self._feed = feed
-        self._objective = objective
+        self.objective = objective
+        """What is minimized, in passes of its layout; the loop has it from here alone, so that
+        another plan can exchange it before the first step."""
         self._process_index: int = accelerator.process_index
         self._pins_memory = accelerator.device.type == "cuda"
 
@@ -40,13 +42,13 @@ class WorkMaker:
         batches = [self.batch(own, filler=rows[0]) for own in self._micro_batches(rows)]
         if self._pins_memory:
             batches = [batch.pinned() for batch in batches]
-        num_trained = sum(map(self._objective.weight, records))
+        num_trained = sum(map(self.objective.weight, records))
         return StepWork(batches, records, num_trained, sum(map(_num_tokens, rows)))
 
     def batch(self, rows: Sequence[FeedRow], filler: FeedRow) -> Batch:
         """The micro-batch; an empty one repeats a row with every target ignored."""
         joined = [join(row) for row in rows or [filler]]
-        batch = self._objective.layout.batch(joined)
+        batch = self.objective.layout.batch(joined)
         if not rows:
             batch = replace(batch, targets=torch.full_like(batch.targets, IGNORE_INDEX))
         return batch
@@ -61,7 +63,7 @@ class WorkMaker:
         for process_index in range(self._feed.num_processes):
             share = rows[process_index :: self._feed.num_processes]
             lengths = [_num_tokens(row) for row in share]
-            cut = self._objective.layout.cut(lengths, self._feed.micro_batch_size)
+            cut = self.objective.layout.cut(lengths, self._feed.micro_batch_size)
             cuts.append([[share[position] for position in batch] for batch in cut])
         own = cuts[self._process_index]
         return own + [[]] * (max(map(len, cuts)) - len(own))
