@@ -15,6 +15,7 @@ from ft.bench import Records
 from ft.bench.measure import BenchOptions, measure
 from ft.bench.record import record_of
 from ft.bench.spec import settled
+from ft.cli.benching import lines_of
 from ft.runtime import Interrupted
 from ft.spec import load_spec
 from runs import write_config
@@ -70,6 +71,8 @@ def test_a_config_json_is_enough(shape_only, tmp_path, scratch, keys):
     assert list(scratch.iterdir()) == []
     assert not (tmp_path / "out").exists()
     json.dumps(record, allow_nan=False)
+    assert "tokens in 2 passes (" in "".join(lines_of(record))
+    assert "tokens in 1 pass (" in "".join(lines_of({**record, "passes_per_step": 1.0}))
 
 
 def test_the_bits_of_the_config_are_those_of_the_measured_base(shape_only, tmp_path):

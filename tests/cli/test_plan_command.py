@@ -44,6 +44,14 @@ def test_a_named_card_tells_memory_plan_time_and_cost(tmp_path, base, capsys):
     assert "at 2.5 an hour" in said
 
 
+def test_a_tiny_model_is_told_in_units_that_fit(tmp_path, tiny_llama, capsys):
+    assert plan(write_config(tmp_path, tiny_llama), "--gpu", "a100-40gb") == 0
+    said = capsys.readouterr().out
+    assert "KiB" in said
+    assert "MiB" in said
+    assert "0.0 GiB" not in said
+
+
 def test_without_a_gpu_usual_cards_are_compared(tmp_path, base, capsys):
     config = write_config(tmp_path, base, bf16=True, special_tokens={"pad_token": "</s>"}, **FULL)
     assert plan(config) == 0

@@ -1,6 +1,7 @@
 """Plans of a real run on made-up memory, and a real run in too little of it."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -134,6 +135,44 @@ def test_the_plan_is_told_and_kept_with_the_run(tmp_path, tiny_llama):
     assert RunDirectory(tmp_path / "out").read_run()["plan"]["num_recomputed"] == 2
 
 
+def test_a_plan_that_did_not_hold_is_told_with_a_change_that_takes_less(tmp_path, tiny_llama):
+    made = planner(tmp_path, tiny_llama, 2**33, micro_batch_size=2)
+    plan = made.plan()
+    expected = memory_of(made.need, plan.choice, is_cuda=False).total
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has ...")
+    (problem,) = made.ran_out(plan, error).problems
+    assert problem.what == "out of memory: 20.00 MiB more were asked for"
+    peak = re.fullmatch(
+        r"the same results, slower: --gradient-checkpointing always \(peak about (.*) MiB\)",
+        problem.fix,
+    )
+    assert peak is not None, problem.fix
+    assert float(peak[1]) * 2**20 < 0.9 * expected
+
+
+def test_what_the_change_sets_free_is_not_filled_again(tmp_path, tiny_llama):
+    made = planner(tmp_path, tiny_llama, 2**33, micro_batch_size=8)
+    held = replace(made.plan(), choice=made.smallest().choice)
+    (problem,) = made.ran_out(held, MemoryError()).problems
+    assert "--gradient-checkpointing always --" in problem.fix
+    assert "peak about" in problem.fix
+
+
+LIMITED_LATER = """
+import resource, sys
+from pathlib import Path
+import runs
+
+def limit(event):
+    if event["event"] == "step":
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        size = pages * resource.getpagesize() + 8 * 2**20
+        resource.setrlimit(resource.RLIMIT_AS, (size, size))
+
+runs.run(Path(sys.argv[1]), on_event=limit)
+"""
+
+
 LIMITED = """
 import resource, sys
 from pathlib import Path
@@ -145,13 +184,8 @@ runs.run(Path(sys.argv[1]))
 """
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="Linux only")
-@pytest.mark.parametrize(("megabytes", "fits"), [(600, True), (40, False)])
-def test_a_run_in_little_memory_recomputes_or_says_what_would_fit(
-    tmp_path, tiny_llama, megabytes, fits
-):
-    base = tmp_path / "base"
+def longer_llama(base, tiny_llama):
+    """A model of twelve layers, whose activations are what takes memory."""
     config = LlamaConfig.from_pretrained(
         tiny_llama, hidden_size=128, intermediate_size=1024, num_hidden_layers=12,
         max_position_embeddings=2048,
@@ -160,6 +194,16 @@ def test_a_run_in_little_memory_recomputes_or_says_what_would_fit(
     LlamaForCausalLM(config).save_pretrained(base)
     for file in tiny_llama.glob("token*"):
         (base / file.name).write_bytes(file.read_bytes())
+    return base
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="Linux only")
+@pytest.mark.parametrize(("megabytes", "fits"), [(600, True), (40, False)])
+def test_a_run_in_little_memory_recomputes_or_says_what_would_fit(
+    tmp_path, tiny_llama, megabytes, fits
+):
+    base = longer_llama(tmp_path / "base", tiny_llama)
     path = write_config(
         tmp_path, base, num_records=16, sample_packing=True, sequence_len=1500, max_steps=1,
         micro_batch_size=1, gradient_accumulation_steps=1,
@@ -176,3 +220,17 @@ def test_a_run_in_little_memory_recomputes_or_says_what_would_fit(
     limited = curve(tmp_path / "out")
     run(path, overwrite=True)
     assert curve(tmp_path / "out") == limited
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="Linux only")
+def test_memory_that_runs_out_later_is_told_with_a_change_and_its_size(tmp_path, tiny_llama):
+    base = longer_llama(tmp_path / "base", tiny_llama)
+    path = write_config(
+        tmp_path, base, num_records=16, sample_packing=True, sequence_len=1500, max_steps=3,
+        micro_batch_size=1, gradient_accumulation_steps=1,
+    )  # fmt: skip
+    command = [sys.executable, "-c", LIMITED_LATER, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert "MachineError: out of memory" in done.stderr, done.stderr
+    assert "--gradient-checkpointing always (peak about" in done.stderr

@@ -31,7 +31,7 @@ from ft.spec import LoadedSpec, RunSpec
 from ft.train.assembly import BuiltRun, StandIns, build_run
 from ft.train.claim import ClaimedRun, claim_run
 from ft.train.determinism import computing_deterministically
-from ft.train.rehearsal import is_out_of_memory, settle_plan
+from ft.train.rehearsal import is_out_of_memory, run_as_planned, settle_plan
 from ft.train.remedies import out_of_memory
 from ft.train.signals import StopRequest
 from ft.train.teller import Teller
@@ -158,8 +158,9 @@ def _run_in(claimed: ClaimedRun, options: BenchOptions, teller: Teller) -> _Ran:
     loop = built.loop
     loop.watch = clock
     loop.settings = dataclasses.replace(loop.settings, saves=False)
-    teller.tell("plan", **settle_plan(built, claimed.directory).to_json())
-    loop.run(StopRequest())
+    plan = settle_plan(built, claimed.directory)
+    teller.tell("plan", **plan.to_json())
+    run_as_planned(built, plan, StopRequest())
     sizes = {name: weight.numel() for name, weight in built.model.trainable_parameters()}
     workload = read_workload(load_config(spec.model), sizes)
     return _Ran(

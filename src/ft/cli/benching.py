@@ -11,9 +11,9 @@ from typing import Any
 from ft.bench import Records
 from ft.cli.display import run_display
 from ft.cli.output import say
-from ft.cli.words import gib
 from ft.runtime import UserError
 from ft.runtime.durable import write_json
+from ft.runtime.sizes import memory_size
 
 _WIDTH = 22
 _RECORDS = {
@@ -92,7 +92,7 @@ def lines_of(record: dict[str, Any]) -> Iterator[str]:
     yield _line(
         "step",
         f"p20 {time_s['p20']:.4g} s, p50 {time_s['p50']:.4g} s, p80 {time_s['p80']:.4g} s; "
-        f"{record['tokens_per_step']:,.0f} tokens in {record['passes_per_step']:.3g} passes "
+        f"{record['tokens_per_step']:,.0f} tokens in {_passes(record['passes_per_step'])} "
         f"(records of {shape['record_length']:,.0f})",
     )
     yield _line("peak memory", _memory(record))
@@ -107,11 +107,15 @@ def _line(name: str, text: str) -> str:
     return f"{name + ':' if name else '':<{_WIDTH}}{text}"
 
 
+def _passes(number: float) -> str:
+    return f"{number:.3g} pass" if number == 1 else f"{number:.3g} passes"
+
+
 def _memory(record: dict[str, Any]) -> str:
     if record["device"]["kind"] == "cuda":
-        loading = gib(record["loading_peak_memory_bytes"])
-        return f"{gib(record['peak_memory_bytes'])} (up to the warm-up: {loading})"
-    return f"{gib(record['peak_memory_bytes'])} of the whole process"
+        loading = memory_size(record["loading_peak_memory_bytes"])
+        return f"{memory_size(record['peak_memory_bytes'])} (up to the warm-up: {loading})"
+    return f"{memory_size(record['peak_memory_bytes'])} of the whole process"
 
 
 def _limit_lines(limits: dict[str, Any], device: dict[str, Any]) -> Iterator[str]:

@@ -26,8 +26,9 @@ from ft.cli.labels import example_lines, figures_in_words
 from ft.cli.output import discard_output
 from ft.cli.plan_text import words_of_plan
 from ft.cli.visible import marks_for, one_line
-from ft.cli.words import duration, gib
+from ft.cli.words import duration
 from ft.runtime import process_rank
+from ft.runtime.sizes import memory_size
 from ft.train.space import in_bytes
 
 Event = dict[str, Any]
@@ -164,7 +165,7 @@ def _figures(event: Event) -> str:
     skipped = "  overflow, skipped" if event["was_skipped"] else ""
     return (
         f"loss {event['loss']:.4f}  lr {event['learning_rate']:.2e}  "
-        f"{event['tokens_per_s']:,.0f} tok/s  {gib(event['peak_memory_bytes'])}{skipped}"
+        f"{event['tokens_per_s']:,.0f} tok/s  {memory_size(event['peak_memory_bytes'])}{skipped}"
     )
 
 

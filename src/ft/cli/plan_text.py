@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from ft.cli.words import duration, gib
+from ft.cli.words import duration
+from ft.runtime.sizes import memory_size
 
 if TYPE_CHECKING:
     from ft.cli.planning import Outlook
@@ -27,7 +28,7 @@ _NAMES = {
 
 def plan_lines(outlook: Outlook, rows: Rows) -> Iterator[str]:
     """Memory by part, the plan in words, time and cost."""
-    yield f"gpu:    {outlook.card}, {gib(outlook.memory_bytes)}"
+    yield f"gpu:    {outlook.card}, {memory_size(outlook.memory_bytes)}"
     count = "a stream" if rows.num_rows is None else f"{rows.num_rows:,} rows"
     yield f"data:   {count} of {rows.mean:,.0f} tokens, the longest of {rows.longest:,}"
     plan = outlook.plan
@@ -47,8 +48,8 @@ def _memory_lines(parts: dict[str, float], available: float) -> Iterator[str]:
     total = sum(parts.values())
     for name, size in parts.items():
         bar = "#" * round(_BAR_WIDTH * size / max(available, total))
-        yield f"  {_NAMES[name]:<20}{gib(size):>10}  {bar}".rstrip()
-    yield f"  {'together':<20}{gib(total):>10}  of {gib(available)}"
+        yield f"  {_NAMES[name]:<20}{memory_size(size):>10}  {bar}".rstrip()
+    yield f"  {'together':<20}{memory_size(total):>10}  of {memory_size(available)}"
 
 
 def words_of_plan(plan: dict[str, Any]) -> list[str]:
@@ -62,8 +63,9 @@ def words_of_plan(plan: dict[str, Any]) -> list[str]:
     copies = (plan["parts"] or {}).get("copies", 0)
     kept = f", {plan['num_kept']} keep their dequantized weights" if copies else ""
     size = f", up to {plan['pass_tokens']:,} tokens a pass"
-    expected = plan["peak_bytes"]
-    peak = "" if expected is None else f"; {gib(expected)} of {gib(plan['available_bytes'])}"
+    peak = ""
+    if plan["peak_bytes"] is not None:
+        peak = f"; {memory_size(plan['peak_bytes'])} of {memory_size(plan['available_bytes'])}"
     return [f"plan: {what}{kept}{size}{peak}", *[f"note: {words}" for words in plan["words"]]]
 
 
@@ -96,16 +98,17 @@ def card_table(outlooks: Sequence[Outlook]) -> list[str]:
 
 
 def _row(outlook: Outlook) -> tuple[str, ...]:
-    size = gib(outlook.memory_bytes)
+    size = memory_size(outlook.memory_bytes)
     if outlook.plan is None:
-        least = "" if outlook.least is None else f"no: {gib(outlook.least.memory.total)} at least"
-        return (outlook.card, size, least or "no", "", "", "", "", "")
+        least = outlook.least
+        fits = "no" if least is None else f"no: {memory_size(least.memory.total)} at least"
+        return (outlook.card, size, fits, "", "", "", "", "")
     plan = outlook.plan.to_json()
     step_s, total_s = outlook.step_time_s, outlook.time_s(outlook.num_steps)
     return (
         outlook.card,
         size,
-        "?" if plan["peak_bytes"] is None else gib(plan["peak_bytes"]),
+        "?" if plan["peak_bytes"] is None else memory_size(plan["peak_bytes"]),
         f"{plan['num_recomputed']} of {plan['num_layers']}",
         f"{plan['pass_tokens']:,}",
         "" if step_s is None else f"{outlook.tokens_per_step / step_s:,.0f}",

@@ -1,11 +1,6 @@
-"""Sizes and times as a person reads them."""
+"""Times as a person reads them."""
 
 from __future__ import annotations
-
-
-def gib(num_bytes: float) -> str:
-    """Bytes as a person reads them: ``4.9 GiB``."""
-    return f"{num_bytes / 2**30:.1f} GiB"
 
 
 def duration(seconds: float) -> str:

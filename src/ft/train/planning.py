@@ -19,14 +19,17 @@ from ft.model.build import recompute_every_layer
 from ft.plan import Budget, Choice, Planned, RunNeed, card_of, choose, least, planned
 from ft.plan.memory import MARGIN, MemoryParts
 from ft.runtime import MachineError, Problem
+from ft.runtime.sizes import memory_size
 from ft.spec import RunSpec
 from ft.train.claim import ClaimedRun
-from ft.train.remedies import cheapest_change
+from ft.train.remedies import cheapest_change, cheapest_change_of_running, out_of_memory, ran_out
 from ft.train.workload import NOT_COUNTED, Rows, need_of, recompute_of, rows_of_data
 
 _AMPLE = 4
 """So many times a generous estimate: then nothing needs to be counted."""
 
+_SMALLER = 0.9
+"""Of what was expected of a plan that did not hold: the next one is to take at most that."""
 
 HOST_COPY_BYTES = 3 * 2**26
 """Where the device is the host: what a checkpoint takes of it beside the run: its copy of an
@@ -220,7 +223,8 @@ class Planner:
             return None
         expected = planned(self.need, self.budget, plan.choice).memory.total
         most = self.budget.memory_bytes
-        goal = min(most * expected / measured_bytes, expected) if measured_bytes else expected * 0.9
+        most_of_it = _SMALLER * expected
+        goal = min(most * expected / measured_bytes, expected) if measured_bytes else most_of_it
         found = choose(self.need, replace(self.budget, memory_bytes=goal), self.recompute)
         smallest = least(self.need, self.recompute)
         if found is None and plan.choice != smallest:
@@ -239,10 +243,24 @@ class Planner:
 
     def does_not_fit(self, least_bytes: float | None) -> MachineError:
         """What to say when nothing fits, with the cheapest change that would."""
-        needed = "" if least_bytes is None else f" at least {least_bytes / 2**30:.1f} GiB of"
-        what = f"the run needs{needed} memory; {self.available_bytes / 2**30:.1f} GiB are free"
+        needed = "" if least_bytes is None else f" at least {memory_size(least_bytes)} of"
+        what = f"the run needs{needed} memory; {memory_size(self.available_bytes)} are free"
         fix = cheapest_change(self.spec, self.rows, self.hardware, self.budget)
         return MachineError(Problem(f"out of memory: {what}", fix=fix))
+
+    def ran_out(self, plan: RunPlan, error: Exception) -> MachineError:
+        """What to say when memory ran out under a plan that was to hold.
+
+        The change takes a tenth off what was expected of the plan; it is told without a size
+        where the model can't be counted.
+        """
+        if self.need is None:
+            return out_of_memory(self.spec, error)
+        expected = planned(self.need, self.budget, plan.choice).memory.total
+        goal = min(_SMALLER * expected, self.budget.memory_bytes)
+        budget = replace(self.budget, memory_bytes=goal)
+        fix = cheapest_change_of_running(self.spec, self.rows, self.hardware, budget)
+        return out_of_memory(self.spec, error) if fix is None else ran_out(error, fix)
 
     # -- without counting -------------------------------------------------------------------------
 

@@ -19,9 +19,11 @@ import torch
 from ft.data.feed import Feed, FeedRow, StoredFeed
 from ft.runtime import RunDirectory, process_rank
 from ft.train.assembly import BuiltRun
+from ft.train.checkpoint import TrainerState
 from ft.train.loop import TrainingLoop
 from ft.train.objectives import text_tuning
 from ft.train.planning import HOST_COPY_BYTES, Planner, RunPlan, apply_plan, layout_of
+from ft.train.signals import StopRequest
 
 _FEWEST_TOKENS = 2
 
@@ -103,6 +105,22 @@ def put_in_force(plan: RunPlan, built: BuiltRun) -> None:
     maker, spec = built.loop.maker, built.planner.spec
     layout = layout_of(plan, maker.objective.layout, spec)
     maker.objective = text_tuning(spec, layout, built.model)
+
+
+def run_as_planned(built: BuiltRun, plan: RunPlan, stop: StopRequest) -> TrainerState:
+    """The loop, to its end; what runs out of memory there is told with a change that takes less.
+
+    Raises:
+        MachineError: out of memory.
+        TrainingError: NaN, divergence.
+        Interrupted: as `stop` asks.
+    """
+    try:
+        return built.loop.run(stop)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise built.planner.ran_out(plan, error) from None
 
 
 def rehearse(

@@ -6,12 +6,15 @@ one on top of nothing, then together with the one before it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 from ft.model import Hardware
 from ft.plan import CARDS, Budget, choose, least, planned
 from ft.runtime.errors import MachineError, Problem
+from ft.runtime.sizes import memory_size
 from ft.spec import RunSpec
 from ft.spec.methods import can_recompute, in_four_bits
 from ft.spec.runspec import sections_of_keys
@@ -20,6 +23,7 @@ from ft.train.workload import NOT_COUNTED, Rows, need_of, recompute_of
 _FEWEST_TOKENS = 256
 _IN_8_BITS = {"lion_32bit": "lion_8bit", "paged_lion_32bit": "paged_lion_8bit"}
 _SPARING = ("8bit", "4bit", "sgd", "adafactor")
+_AMOUNT = re.compile(r"ried to allocate ([\d.]+ [KMG]iB|\d+ bytes)")
 
 Change = dict[str, Any]
 
@@ -36,12 +40,37 @@ def cheapest_change(spec: RunSpec, rows: Rows, hardware: Hardware, budget: Budge
     for words, change in _changes(spec, rows):
         peak = _peak_if_fits(with_keys(spec, change), rows, hardware, budget)
         if peak is not None:
-            return f"{words}: {_options(change)} (peak about {peak / 2**30:.1f} GiB)"
+            return f"{words}: {_options(change)} (peak about {memory_size(peak)})"
     return _larger_card(spec, rows, hardware)
 
 
+def cheapest_change_of_running(
+    spec: RunSpec, rows: Rows, hardware: Hardware, budget: Budget
+) -> str | None:
+    """The same for a run whose plan turned out to be too large; None if no change is small enough.
+
+    Every layer is recomputed first: what a change sets free, the next plan would else fill again.
+
+    Args:
+        spec: The run.
+        rows: Its data.
+        hardware: What it runs on.
+        budget: What the change has to fit in: less than the plan that was too large.
+    """
+    first: Change = {}
+    if spec.training.gradient_checkpointing != "always" and can_recompute(spec.adapter.adapter):
+        first = {"gradient_checkpointing": "always"}
+    alone = [("the same results, slower", first)] if first else []
+    for words, change in chain(alone, _changes(with_keys(spec, first), rows)):
+        together = {**first, **change}
+        peak = _peak_if_fits(with_keys(spec, together), rows, hardware, budget)
+        if peak is not None:
+            return f"{words}: {_options(together)} (peak about {memory_size(peak)})"
+    return None
+
+
 def out_of_memory(spec: RunSpec, error: Exception) -> MachineError:
-    """The cheapest change that lowers the peak, results unchanged if possible."""
+    """The cheapest change that lowers the peak, results unchanged if possible; without its size."""
     training, adapter = spec.training, spec.adapter.adapter
     if training.micro_batch_size > 1:
         half = training.micro_batch_size // 2
@@ -56,7 +85,13 @@ def out_of_memory(spec: RunSpec, error: Exception) -> MachineError:
         fix = f"hold the base in 4 bits: --adapter {there} --load-in-4bit true"
     else:
         fix = f"shorter records: --sequence-len {spec.data.sequence_len // 2}"
-    what = str(error).split(". ")[0]
+    return ran_out(error, fix)
+
+
+def ran_out(error: Exception, fix: str) -> MachineError:
+    """What to say of an allocation that failed."""
+    asked = _AMOUNT.search(str(error))
+    what = f"{asked[1]} more were asked for" if asked else str(error).split(". ")[0]
     return MachineError(Problem(f"out of memory: {what}", fix=fix))
 
 
@@ -123,7 +158,7 @@ def _larger_card(spec: RunSpec, rows: Rows, hardware: Hardware) -> str:
     larger = sorted(
         (c for c in CARDS if c.memory_bytes * 0.95 > peak), key=lambda c: c.memory_bytes
     )
-    needed = f"{peak / 2**30:.1f} GiB are needed at least"
+    needed = f"{memory_size(peak)} are needed at least"
     return f"{needed}: a {larger[0].name} has them" if larger else f"{needed}: no one card has them"
 
 

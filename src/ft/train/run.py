@@ -22,7 +22,7 @@ from ft.train.examples import before_and_after
 from ft.train.loop import TrainingLoop
 from ft.train.optimizer import optimizer_state_bytes
 from ft.train.record import finish_run
-from ft.train.rehearsal import is_out_of_memory, settle_plan
+from ft.train.rehearsal import is_out_of_memory, run_as_planned, settle_plan
 from ft.train.remedies import out_of_memory
 from ft.train.signals import StopRequest
 from ft.train.space import SpaceNeed, check_space
@@ -77,7 +77,7 @@ def _train_in(claimed: ClaimedRun, teller: Teller) -> dict[str, Any]:
     plan = settle_plan(built, run)
     teller.tell("plan", **plan.to_json())
     teller.tell("start", **_start_figures(loop, spec, model.hardware))
-    state = loop.run(StopRequest(_deadline_s(claimed)))
+    state = run_as_planned(built, plan, StopRequest(_deadline_s(claimed)))
     if process_rank() == 0 and (examples := before_and_after(read_events(run.events))):
         teller.tell("examples", **examples)
     total_time_s = time.perf_counter() - started
