@@ -24,7 +24,7 @@ from ft.runtime.errors import Problem
 from ft.spec import load_spec
 from ft.spec.document import Document, read_document
 from ft.spec.key_table import key_table
-from ft.spec.load import is_default
+from ft.spec.reading import is_default
 
 _OTHER_MODALITY = re.compile(
     r"processor_(type|kwargs)|(.*_)?(image|images|audio|vision|video)(_.*)?"

@@ -75,7 +75,7 @@ def test_keys_that_do_not_go_together(tmp_path, text, line, what):
 
 def test_keys_of_lora_that_many_files_have_are_told_of_beside_another_method(tmp_path):
     path = tmp_path / "c.yml"
-    path.write_text(START + "adapter: prompt_tuning\nlora_r: 8\nlora_dropout: 0.1\n")
+    path.write_text(START + "adapter: prompt_tuning\nlora_r: 8\nlora_dropout: 0.1\nlora_alpha:\n")
     (notice,) = load_spec(path).notices
     assert notice == "no effect with adapter: prompt_tuning: lora_dropout, lora_r"
     assert {"lora_r", "lora_dropout"} <= IDLE_ELSEWHERE

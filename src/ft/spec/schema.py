@@ -6,7 +6,7 @@ from typing import Any
 
 from ft.spec.dialect import MEANINGS, OFF
 from ft.spec.key_table import Key, key_table
-from ft.spec.load import LISTS_THAT_TAKE_ONE
+from ft.spec.reading import LISTS_THAT_TAKE_ONE
 from ft.spec.runspec import DatasetSpec, RunSpec
 from ft.spec.values import ASKS_FOR_NOTHING, NEVER, READ_AS
 
