@@ -93,10 +93,16 @@ def _left_of_addresses() -> int | None:
 
 
 def _left_of_group(folder: Path) -> int | None:
-    limit, used = folder / "memory.max", folder / "memory.current"
+    limit, used, parts = (folder / f"memory.{name}" for name in ("max", "current", "stat"))
     if not (limit.is_file() and used.is_file()) or limit.read_text().strip() == "max":
         return None
-    return max(int(limit.read_text()) - int(used.read_text()), 0)
+    return max(int(limit.read_text()) - int(used.read_text()) + _cached_files(parts), 0)
+
+
+def _cached_files(parts: Path) -> int:
+    """Bytes of files that were read, weights among them: counted as used, given back when asked."""
+    text = parts.read_text() if parts.is_file() else ""
+    return sum(map(int, re.findall(r"^(?:in)?active_file (\d+)$", text, re.MULTILINE)))
 
 
 def _cpu_name(cpuinfo: Path) -> str:
