@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ft.model import Hardware, Precision, check_base, load_base
+from ft.model import Hardware, Head, Precision, check_base, load_base
+from ft.spec.classification import Classification
 from ft.spec.runspec import ModelSpec
 from tiny import save_tiny_llama, save_tiny_mixture
 
@@ -54,6 +55,19 @@ def test_the_weights_are_spread_as_the_config_says_and_follow_from_the_seed(tmp_
     weight = first.model.layers[1].mlp.up_proj.weight
     assert torch.equal(weight, again.model.layers[1].mlp.up_proj.weight)
     assert weight.detach().std().item() == pytest.approx(first.config.initializer_range, rel=0.05)
+
+
+@pytest.mark.parametrize("bits", ["load_in_4bit", "load_in_8bit"])
+def test_a_classifiers_body_is_held_in_few_bits_and_its_head_is_not(tiny_encoders, bits):
+    spec = ModelSpec(
+        base_model=str(tiny_encoders["distilbert"]), reinit_weights=True, **{bits: True}
+    )
+    head = Head(Classification("single_label_classification", ("bad", "good")), seed=0)
+    model = load_base(spec, BF16, hardware=CPU, head=head).model
+    assert getattr(model, f"is_loaded_in_{bits.removeprefix('load_in_')}")
+    assert type(model.classifier) is torch.nn.Linear
+    assert type(model.distilbert.transformer.layer[0].attention.q_lin) is not torch.nn.Linear
+    assert model(torch.arange(10)[None]).logits.isfinite().all()
 
 
 @pytest.mark.gpu

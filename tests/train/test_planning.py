@@ -105,6 +105,15 @@ def test_a_stored_plan_is_used_again_where_it_was_made_for(tmp_path, tiny_llama)
     assert stored_plan(stored, elsewhere) is None
     otherwise = planner(tmp_path, tiny_llama, 2**33, gradient_checkpointing="always")
     assert stored_plan(stored, otherwise) is None
+    with_other_data = {**stored, "longest_row": stored["longest_row"] + 1}
+    assert stored_plan(with_other_data, made) is None
+
+
+@pytest.mark.parametrize("changes", [{"num_kept": None}, {"parts": {"weights": 1.0}}])
+def test_a_plan_that_another_version_stored_is_made_anew(tmp_path, tiny_llama, changes):
+    made = planner(tmp_path, tiny_llama, 2**33)
+    stored = made.counted_plan().to_json()
+    assert stored_plan({**stored, **changes}, made) is None
 
 
 def test_rows_are_counted_by_their_lengths(tmp_path, tiny_llama):

@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,20 +132,22 @@ def load_base(
         kept_whole = None if head is None else head_modules_of(config)
         quantization, notes = _quantization(spec, precision, hardware, kept_whole)
     if spec.random_init_seed is not None or spec.reinit_weights:
-        few_bits = quantization if isinstance(quantization, BitsAndBytesConfig) else None
-        device, seed = local_device(hardware), spec.random_init_seed or 0
-        if head is None and (few_bits or draws_on_device):
-            model = draw_base(
+        config.__dict__.pop("quantization_config", None)  # of weights that are not read
+        device = local_device(hardware)
+        model = draw_base(
+            partial(
+                kind.from_config,
                 config,
-                seed=seed,
                 dtype=precision.weights_dtype,
-                attention=attention,
-                quantization=few_bits,
-                draws_on=device if draws_on_device else torch.device("cpu"),
-                device=device,
-            )
-        else:
-            model = _random_model(kind, config, seed, precision, attention).to(device)
+                attn_implementation=attention,
+                trust_remote_code=False,
+            ),
+            seed=spec.random_init_seed or 0,
+            dtype=precision.weights_dtype,
+            quantization=quantization if isinstance(quantization, BitsAndBytesConfig) else None,
+            draws_on=device if draws_on_device else torch.device("cpu"),
+            device=device,
+        )
         return BaseModel(model, None, (*notes, "random weights to begin with"))
     is_held = is_held_in_few_bits(quantization_of(config))
     linearized = linearized_experts(config) if spec.llama4_linearized_experts else nullcontext()
@@ -189,19 +192,6 @@ def fold_experts(model: Any, spec: ModelSpec) -> list[str]:
         return []
     num_quantized = quantize_experts(model, bits=4 if spec.load_in_4bit else 8)
     return [] if num_quantized else ["quantize_moe_experts: the base has no fused experts"]
-
-
-def _random_model(kind: Any, config: Any, seed: int, precision: Precision, attention: str) -> Any:
-    """Drawn on the CPU, so that the weights do not depend on the hardware."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        model = kind.from_config(
-            config,
-            dtype=precision.weights_dtype,
-            attn_implementation=attention,
-            trust_remote_code=False,
-        )
-    return model.eval()
 
 
 def local_device(hardware: Hardware) -> torch.device:

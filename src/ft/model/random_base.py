@@ -7,11 +7,12 @@ so. So a 7B model in NF4 takes its own 4 GiB and the room of one layer, and no f
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.quantizers.auto import AutoHfQuantizer
 
 import ft.model.patches  # noqa: F401  # first: it silences the import of bitsandbytes
@@ -21,11 +22,10 @@ import bitsandbytes as bnb
 
 
 def draw_base(
-    config: Any,
+    make: Callable[[], Any],
     *,
     seed: int,
     dtype: torch.dtype,
-    attention: str,
     quantization: BitsAndBytesConfig | None,
     draws_on: torch.device,
     device: torch.device,
@@ -33,35 +33,44 @@ def draw_base(
     """A model of random weights on ``device``, in evaluation mode.
 
     Args:
-        config: transformers' config; a quantization of its own is left out.
+        make: Makes the model, with weights of the generator's as it stands.
         seed: The same one on the same kind of device draws the same weights.
         dtype: Of plain weights.
-        attention: What transformers is told.
         quantization: Of linear layers, or None.
         draws_on: Where numbers are drawn: the CPU's are the same everywhere, a GPU's come fast.
         device: Where the model lives.
     """
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(
-            config, dtype=dtype, attn_implementation=attention, trust_remote_code=False
-        )
-    quantizer = None
-    if quantization is not None:
-        quantizer = AutoHfQuantizer.from_config(quantization, pre_quantized=False)
-        quantizer.preprocess_model(model=model, device_map={"": device}, dtype=dtype)
-        for weight in model.parameters():  # its new layers come in fp32, and what they hold is
-            weight.data = weight.data.to(dtype)  # dequantized to the format it was quantized from
     generators = [draws_on] if draws_on.type == "cuda" else []
+    on_host = draws_on.type == "cpu"
     with torch.no_grad(), torch.random.fork_rng(devices=generators):
-        torch.manual_seed(seed)
+        (torch.default_generator.manual_seed if on_host else torch.manual_seed)(seed)
+        if quantization is None and on_host:
+            return make().eval().to(device)
+        model, quantizer = _without_memory(make, quantization, dtype, device)
         _draw(model, model, draws_on, device)
     model.tie_weights()
     if quantizer is not None:
         model.hf_quantizer = quantizer
         quantizer.postprocess_model(model)
     return model.eval()
+
+
+def _without_memory(
+    make: Callable[[], Any],
+    quantization: BitsAndBytesConfig | None,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> tuple[Any, Any]:
+    """The model on the meta device, its layers those of the quantizer; and the quantizer."""
+    with torch.device("meta"):
+        model = make()
+    if quantization is None:
+        return model, None
+    quantizer = AutoHfQuantizer.from_config(quantization, pre_quantized=False)
+    quantizer.preprocess_model(model=model, device_map={"": device}, dtype=dtype)
+    for weight in model.parameters():  # its new layers come in fp32, and what they hold is
+        weight.data = weight.data.to(dtype)  # dequantized to the format it was quantized from
+    return model, quantizer
 
 
 def _draw(

@@ -65,7 +65,7 @@ COMMON = ("rtx-4090", "a100-40gb", "rtx-a6000", "h100-80gb", "h200")
 
 
 def find_card(name: str) -> Card:
-    """The card of a name, however it is written: ``A100 40GB``, ``h100``.
+    """The card of a name, however it is written: ``A100 40GB``, ``rtx4090``.
 
     Raises:
         UserError: there is none; near names are listed.

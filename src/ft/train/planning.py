@@ -115,10 +115,20 @@ def stored_plan(stored: Any, planner: Planner) -> RunPlan | None:
         planner: For this machine.
 
     Returns:
-        None if the run began elsewhere or otherwise, so that it has to be planned anew.
+        None if the run began elsewhere or otherwise, by another version of ft or with other data,
+        so that it has to be planned anew.
     """
     if not isinstance(stored, dict) or stored.get("made_for") != planner.made_for():
         return None
+    if stored.get("longest_row") != planner.rows.longest:
+        return None
+    try:
+        return _read_plan(stored, planner)
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _read_plan(stored: dict[str, Any], planner: Planner) -> RunPlan:
     choice = Choice(*(int(stored[name]) for name in Choice.__dataclass_fields__))
     expected = None
     if stored.get("parts") is not None:
@@ -128,7 +138,7 @@ def stored_plan(stored: Any, planner: Planner) -> RunPlan | None:
         choice,
         planner.num_layers,
         planner.available_bytes,
-        stored["longest_row"],
+        planner.rows.longest,
         stored["made_for"],
         bool(stored["has_several_passes"]),
         expected,
@@ -145,7 +155,7 @@ def plan_of_run(claimed: ClaimedRun, planner: Planner) -> RunPlan:
     plan = planner.plan()
     if stored is None:
         return plan
-    words = f"the run began on {stored['made_for']['hardware']} or with other keys: planned anew"
+    words = "the run began elsewhere, with other keys or another version of ft: planned anew"
     return replace(plan, words=(*plan.words, words))
 
 
