@@ -111,6 +111,31 @@ def test_refused_data_is_shown_and_exits_2(project):
     assert "Traceback" not in refused.stderr
 
 
+def test_labels_are_shown_by_name_with_their_counts(tmp_path):
+    labels = ["negative"] * 3 + ["positive"] * 5
+    lines = [json.dumps({"text": f"a head {i}", "label": x}) for i, x in enumerate(labels)]
+    (tmp_path / "d.jsonl").write_text("\n".join(lines) + "\n")
+    entry = DatasetSpec(path="d.jsonl", type="classification")
+    names = ("negative", "positive", "<b>never</b>")
+    data = DataSpec(datasets=(entry,), task_type="SEQ_CLS", id2label=names)
+    preview = preview_data(
+        data, TrainingSpec(learning_rate=1e-3), tokenizer=tiny.wordpiece_tokenizer(),
+        base_dir=tmp_path,
+    )  # fmt: skip
+    said = "\n".join(lines_on(preview))
+    assert "trained" not in said
+    assert "packing" not in said
+    assert re.search(r"d\.jsonl:1  \d+ tokens, label negative", said)
+    assert re.search(r"negative  +3   38%  █+\S?\n", said)
+    assert re.search(r"positive  +5   62%  █+\S?\n", said)
+    assert re.search(r"<b>never</b>  +0    0%", said)
+    html = page(preview, "run.yml", shows_ids=False)
+    assert 'label <span class="trained">negative</span>' in html
+    assert '<td class="number bad">&lt;b&gt;never&lt;/b&gt;</td>' in html
+    assert "are trained" not in html
+    assert "sample_packing" not in html
+
+
 def test_no_torch_and_no_weights(project):
     code = (
         "import sys\n"

@@ -73,6 +73,29 @@ def test_what_a_run_comes_to(write, preview):
     assert not found.warnings
 
 
+@pytest.mark.parametrize(
+    ("labels", "keys", "told", "counts"),
+    [
+        (["good", "bad", "good"], {}, ["good", "bad", "good"], {"bad": 1, "good": 2}),
+        ([1, 0, 1], {"id2label": ("bad", "good")}, ["good", "bad", "good"], {"bad": 1, "good": 2}),
+        ([["a"], [], ["b", "a"]], {}, ["a", "(none)", "a, b"], {"a": 2, "b": 1, "(none)": 1}),
+        ([1, 2.5, -3], {}, ["1", "2.5", "-3"], {}),
+    ],
+    ids=["names", "numbers", "several", "regression"],
+)
+def test_labels_are_told_by_their_names_and_counted(write, preview, labels, keys, told, counts):
+    name = write("d.jsonl", [{"text": f"a head {i}", "label": x} for i, x in enumerate(labels)])
+    entry = DatasetSpec(path=name, type="classification")
+    data = DataSpec(datasets=(entry,), task_type="SEQ_CLS", **keys)
+    shown = preview(data, tiny.wordpiece_tokenizer())
+    (of_set,) = shown.sets
+    assert [row.label for each in of_set.records for row in each.rows] == told
+    assert all(not row.num_trained for each in of_set.records for row in each.rows)
+    assert of_set.account.report.num_of_label == counts
+    assert shown.tells_labels
+    assert shown.steps.num_packs is None, "rows that tell labels are never packed"
+
+
 def test_rows_belong_to_their_data_set_though_two_share_a_path(write, preview):
     name = write("a.jsonl", map(record, range(6)))
     sets = (

@@ -6,16 +6,12 @@ from ft.cli.visible import Marks
 from ft.data.account import Duplicates
 from ft.data.lengths import Bucket
 from ft.data.preview import StepsPreview
-from ft.data.report import count
+from ft.data.report import DatasetReport, count
 
 
 def run_lines(steps: StepsPreview, sequence_len: int) -> list[tuple[str, str]]:
     """What the run comes to: label and text."""
     heldout = f", {steps.num_heldout:,} held out" if steps.num_heldout else ""
-    packs = (
-        f"{count(steps.num_packs, 'pack')} of {sequence_len:,} tokens, "
-        f"{steps.packing_efficiency:.1%} full"
-    )
     noun = "pack" if steps.is_packed else "row"
     rows = f"{steps.num_rows:,} to train on{heldout}"
     size = f"{count(steps.rows_per_step, noun)} each (in one process)"
@@ -24,11 +20,22 @@ def run_lines(steps: StepsPreview, sequence_len: int) -> list[tuple[str, str]]:
         rows = f"a stream: this is its head, {count(steps.num_rows, 'row')}{heldout}"
     else:
         length = f"{steps.steps_per_epoch:,} an epoch of {size}; {steps.num_steps:,} in all"
-    return [
-        ("rows", rows),
-        ("packing", packs if steps.is_packed else f"off; sample_packing: true would make {packs}"),
-        ("steps", length),
-    ]
+    packing = [] if steps.num_packs is None else [("packing", _packs(steps, sequence_len))]
+    return [("rows", rows), *packing, ("steps", length)]
+
+
+def _packs(steps: StepsPreview, sequence_len: int) -> str:
+    packs = (
+        f"{count(steps.num_packs or 0, 'pack')} of {sequence_len:,} tokens, "
+        f"{steps.packing_efficiency:.1%} full"
+    )
+    return packs if steps.is_packed else f"off; sample_packing: true would make {packs}"
+
+
+def label_counts(report: DatasetReport) -> list[tuple[str, int, float]]:
+    """Each label, how many records have it, and their share; the most frequent first."""
+    by_number = sorted(report.num_of_label.items(), key=lambda item: -item[1])
+    return [(name, number, number / max(report.num_kept, 1)) for name, number in by_number]
 
 
 def repetition(found: Duplicates) -> str:

@@ -7,12 +7,12 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from ft.cli.preview_figures import bucket_label, repetition, run_lines
+from ft.cli.preview_figures import bucket_label, label_counts, repetition, run_lines
 from ft.cli.visible import UNICODE, one_line, visible
 from ft.data.excerpt import Span
 from ft.data.lengths import LengthSummary
 from ft.data.preview import DataPreview
-from ft.data.report import count
+from ft.data.report import LABELS_SHOWN, DatasetReport, count
 
 
 def page(preview: DataPreview, title: str, *, shows_ids: bool) -> str:
@@ -27,7 +27,7 @@ def page(preview: DataPreview, title: str, *, shows_ids: bool) -> str:
     environment.filters.update(line=_line, lines=_lines, count=count)
     return environment.from_string(_PAGE).render(
         preview=preview, title=title, shows_ids=shows_ids, pieces=_pieces, bars=_bars,
-        repetition=repetition,
+        repetition=repetition, labels=_labels,
         run=run_lines(preview.steps, preview.sequence_len) if preview.steps else (),
     )  # fmt: skip
 
@@ -64,6 +64,19 @@ def _bars(lengths: LengthSummary) -> list[dict[str, Any]]:
             "width": f"{100 * bucket.num_rows / most:.2f}",
         }
         for bucket in lengths.buckets
+    ]
+
+
+def _labels(report: DatasetReport) -> list[dict[str, Any]]:
+    counts = label_counts(report)[:LABELS_SHOWN]
+    return [
+        {
+            "label": name,
+            "number": number,
+            "share": f"{share:.0%}",
+            "width": f"{100 * number / max(counts[0][1], 1):.2f}",
+        }
+        for name, number, share in counts
     ]
 
 
@@ -106,8 +119,9 @@ dt { color: var(--quiet); } dd { margin: 0; overflow-wrap: anywhere; }
 </head>
 <body>
 <h1>{{ title|line }} <small>what the model will see</small></h1>
-<p><span class="trained">trained</span> &nbsp; <span class="masked">not trained</span> &nbsp;
-<small>&#8629; line break &nbsp; &middot; space at an edge &nbsp; &rarr; tab &nbsp;
+<p>{% if not preview.tells_labels %}<span class="trained">trained</span> &nbsp;
+<span class="masked">not trained</span> &nbsp;
+{% endif %}<small>&#8629; line break &nbsp; &middot; space at an edge &nbsp; &rarr; tab &nbsp;
 <span class="special">special token</span></small></p>
 {% for problem in preview.problems %}
 <pre class="bad">{{ problem.render()|lines }}</pre>
@@ -123,9 +137,10 @@ dt { color: var(--quiet); } dd { margin: 0; overflow-wrap: anywhere; }
 {% endif %}
 {% for row in record.rows %}
 <div><code>{{ record.origin|line }}</code>
-<small{% if not row.num_trained %} class="bad"{% endif %}>
+<small{% if not (row.num_trained or row.label) %} class="bad"{% endif %}>
 {{ row.part|line ~ ": " if row.part }}{{ row.tokens|length|count("token") }},
-{{ row.num_trained }} trained</small></div>
+{% if row.label %}label <span class="trained">{{ row.label|line }}</span>
+{% else %}{{ row.num_trained }} trained{% endif %}</small></div>
 <pre>{% for kind, text in pieces(row.spans) %}<span class="{{ kind }}">{{ text }}</span>{% endfor %}
 </pre>
 {% if shows_ids %}
@@ -148,9 +163,26 @@ dt { color: var(--quiet); } dd { margin: 0; overflow-wrap: anywhere; }
 </table>
 <p class="quiet">{% for name, value in set.account.lengths.quantiles.items() %}
 {{ name }} {{ value }} &middot; {% endfor %} sequence_len {{ preview.sequence_len }}</p>
+{% if preview.tells_labels %}
+{% if report.num_of_label %}
+<table>
+<tr class="quiet"><td class="number">label</td><td class="number">records</td></tr>
+{% for each in labels(report) %}
+<tr><td class="number{{ ' bad' if not each.number }}">{{ each.label|line }}</td>
+<td class="number">{{ each.number }}</td><td class="number">{{ each.share }}</td>
+<td class="bar"><div style="width: {{ each.width }}%"></div></td></tr>
+{% endfor %}
+</table>
+{% if report.num_of_label|length > labels(report)|length %}
+<p class="quiet">and {{ (report.num_of_label|length - labels(report)|length)|count("more label") }}
+</p>
+{% endif %}
+{% endif %}
+{% else %}
 {% set share = 100 * report.num_trained_tokens / [report.num_tokens, 1]|max %}
 <div class="meter"><div style="width: {{ share|round(2) }}%"></div></div>
 <p>{{ share|round(1) }} % of {{ report.num_tokens|count("token") }} are trained</p>
+{% endif %}
 {% endif %}
 <dl>
 <dt>kept</dt><dd>{{ report.num_kept }} of {{ report.num_read|count("record") }}</dd>

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.text import Text
 
-from ft.cli.preview_figures import bar, bucket_label, repetition, run_lines
+from ft.cli.preview_figures import bar, bucket_label, label_counts, repetition, run_lines
 from ft.cli.visible import Marks, encodable, marks_for, one_line, visible
 from ft.data.account import Account
 from ft.data.lengths import LengthSummary
@@ -19,13 +19,14 @@ from ft.data.preview import (
     SetPreview,
     StepsPreview,
 )
-from ft.data.report import TOO_LONG, count
+from ft.data.report import LABELS_SHOWN, TOO_LONG, DatasetReport, count
 
 TRAINED, MASKED, QUIET, HEADING, BAD = "bold green", "dim", "dim", "bold", "bold red"
 _MAX_WIDTH = 120
 _PIPE_WIDTH = 80
 _BAR_CELLS = 32
 _LABEL_CELLS = 10
+_MOST_OF_LABEL = 28
 NUM_EXAMPLES = 3
 """So many examples of each kind of loss are shown."""
 
@@ -84,9 +85,9 @@ class Screen:
 def render_preview(preview: DataPreview, screen: Screen, *, shows_ids: bool) -> Iterator[str]:
     """A preview as lines, ready to be written."""
     if any(each.records for each in preview.sets):
-        yield screen.render(_legend(screen))
+        yield screen.render(_legend(screen, preview.tells_labels))
     for each in preview.sets:
-        for line in _set(each, preview.sequence_len, screen, shows_ids):
+        for line in _set(each, preview, screen, shows_ids):
             yield screen.render(line)
     if preview.steps is not None:
         for line in _run(preview.steps, preview.sequence_len, screen):
@@ -99,18 +100,18 @@ def render_preview(preview: DataPreview, screen: Screen, *, shows_ids: bool) -> 
 # -- one data set -----------------------------------------------------------------------------
 
 
-def _legend(screen: Screen) -> Text:
+def _legend(screen: Screen, tells_labels: bool) -> Text:
     marks = screen.marks
-    kinds = (
-        [("trained", TRAINED), "  ", ("not trained", MASKED), "  "]
-        if screen.has_color
-        else [f"{marks.opening}trained{marks.closing}  not trained  "]
-    )
+    kinds: list[str | tuple[str, str]] = []
+    if not tells_labels and screen.has_color:
+        kinds = [("trained", TRAINED), "  ", ("not trained", MASKED), "  "]
+    elif not tells_labels:
+        kinds = [f"{marks.opening}trained{marks.closing}  not trained  "]
     signs = f"{marks.newline} line break  {marks.space} space at an edge  {marks.tab} tab"
     return Text.assemble(*kinds, (signs, QUIET))
 
 
-def _set(each: SetPreview, sequence_len: int, screen: Screen, shows_ids: bool) -> Iterator[Text]:
+def _set(each: SetPreview, preview: DataPreview, screen: Screen, shows_ids: bool) -> Iterator[Text]:
     title = Text.assemble((one_line(each.path, screen.marks), HEADING))
     title.append(f" {screen.marks.dot} {one_line(each.type, screen.marks)}", QUIET)
     if each.is_heldout:
@@ -122,7 +123,7 @@ def _set(each: SetPreview, sequence_len: int, screen: Screen, shows_ids: bool) -
         yield from _record(record, screen, shows_ids)
     if each.account is not None:
         yield Text()
-        yield from _account(each.account, sequence_len, screen)
+        yield from _account(each.account, preview, screen)
 
 
 def _record(record: RecordPreview, screen: Screen, shows_ids: bool) -> Iterator[Text]:
@@ -131,8 +132,13 @@ def _record(record: RecordPreview, screen: Screen, shows_ids: bool) -> Iterator[
         yield Text.assemble(place, "  ", (one_line(record.error, screen.marks, 200), BAD))
     for row in record.rows:
         part = f"{row.part}: " if row.part else ""
-        size = f"{part}{count(len(row.tokens), 'token')}, {row.num_trained:,} trained"
-        yield Text.assemble(place, "  ", (size, BAD if not row.num_trained else QUIET))
+        learned = f"{row.num_trained:,} trained"
+        style = QUIET if row.num_trained else BAD
+        if row.label:
+            label = one_line(row.label, screen.marks, _MOST_OF_LABEL)
+            learned, style = f"label {label}", TRAINED
+        size = f"{part}{count(len(row.tokens), 'token')}, "
+        yield Text.assemble(place, "  ", (size, style if style == BAD else QUIET), (learned, style))
         body = [_row_text(row, screen), *([_row_ids(row, screen)] if shows_ids else [])]
         for text in body:
             lines = screen.fold(text, indent=4)
@@ -183,23 +189,48 @@ def _bracket(text: Text, screen: Screen, was_trained: bool, is_trained: bool) ->
 # -- its account ------------------------------------------------------------------------------
 
 
-def _account(account: Account, sequence_len: int, screen: Screen) -> Iterator[Text]:
+def _account(account: Account, preview: DataPreview, screen: Screen) -> Iterator[Text]:
     report = account.report
     if account.lengths is not None:
-        yield from _chart(account, account.lengths, sequence_len, screen)
+        yield from _chart(account, account.lengths, preview.sequence_len, screen)
         yield Text()
-        share = report.num_trained_tokens / max(report.num_tokens, 1)
-        trained = bar(share, _BAR_CELLS, screen.marks)
-        rest = screen.marks.space * (_BAR_CELLS - len(trained))
-        of_all = f"  {share:.1%} of {count(report.num_tokens, 'token')}"
-        meter = Text.assemble((trained, "green"), (rest, QUIET), of_all)
-        yield from screen.labeled("trained", meter)
+        yield from _label_chart(report, screen) if preview.tells_labels else _meter(report, screen)
     kept = f"{report.num_kept:,} of {count(report.num_read, 'record')}"
     yield from screen.labeled("kept", Text(kept))
     yield from _losses(account, screen)
     yield from _duplicates(account, screen)
     for note in report.notes:
         yield from screen.labeled("note", Text(one_line(note, screen.marks), "yellow"))
+
+
+def _meter(report: DatasetReport, screen: Screen) -> Iterator[Text]:
+    """The share of the tokens that is trained."""
+    share = report.num_trained_tokens / max(report.num_tokens, 1)
+    trained = bar(share, _BAR_CELLS, screen.marks)
+    rest = screen.marks.space * (_BAR_CELLS - len(trained))
+    of_all = f"  {share:.1%} of {count(report.num_tokens, 'token')}"
+    meter = Text.assemble((trained, "green"), (rest, QUIET), of_all)
+    yield from screen.labeled("trained", meter)
+
+
+def _label_chart(report: DatasetReport, screen: Screen) -> Iterator[Text]:
+    """How many records have each label; a regression has none to count."""
+    counts = label_counts(report)
+    if not counts:
+        return
+    shown = counts[:LABELS_SHOWN]
+    names = [one_line(name, screen.marks, _MOST_OF_LABEL) for name, _, _ in shown]
+    width = max(map(len, (*names, "label")))
+    most = max(shown[0][1], 1)
+    yield Text(f"{'label':>{width}}   records", QUIET)
+    for name, (_, number, share) in zip(names, shown, strict=True):
+        yield Text.assemble(
+            (f"{name:>{width}}", "" if number else BAD),
+            f"  {number:>8,}  {share:>4.0%}  ",
+            (bar(number / most, _BAR_CELLS, screen.marks), "green"),
+        )
+    if len(counts) > len(shown):
+        yield Text(f"and {count(len(counts) - len(shown), 'more label')}", QUIET)
 
 
 def _losses(account: Account, screen: Screen) -> Iterator[Text]:

@@ -17,17 +17,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ft.data.account import Account, read_accounts
+from ft.data.classification.targets import target_in_words
 from ft.data.excerpt import Span, Token, spans_of, tokens_of
 from ft.data.feed import TrainingData
 from ft.data.intake import Progress, type_name
 from ft.data.obtain import TokenCache
 from ft.data.packing import pack
 from ft.data.records import Origin
+from ft.data.segments import IGNORE_INDEX, Tokens
 from ft.data.source_rows import SourceRows, source_readers
 from ft.data.steps import plan_steps
 from ft.data.stream import prepare_training_data
 from ft.data.template_check import foreign_templates
 from ft.runtime.errors import Problem, UserError
+from ft.spec.classification import Classification
 from ft.spec.runspec import DataSpec, TrainingSpec
 
 if TYPE_CHECKING:
@@ -46,11 +49,13 @@ class RowPreview:
         spans: Its text.
         tokens: Its tokens, every one.
         part: Which part of its record it is, in words; empty if it is all of it.
+        label: What is to be told of it, by its name; empty where tokens are what is learned.
     """
 
     spans: tuple[Span, ...]
     tokens: tuple[Token, ...]
     part: str = ""
+    label: str = ""
 
     @property
     def num_trained(self) -> int:
@@ -102,7 +107,7 @@ class StepsPreview:
         rows_per_step: Rows, or packs, in an optimizer step.
         steps_per_epoch: Optimizer steps; None for a stream, of which only the head was read.
         num_steps: Of the whole run.
-        num_packs: Packs that the rows go into, if they are packed.
+        num_packs: Packs that the rows go into, if they are packed; None where they can't be.
         packing_efficiency: Share of the packs' room that holds tokens.
         is_packed: `sample_packing` is on.
     """
@@ -112,7 +117,7 @@ class StepsPreview:
     rows_per_step: int
     steps_per_epoch: int | None
     num_steps: int
-    num_packs: int
+    num_packs: int | None
     packing_efficiency: float
     is_packed: bool
 
@@ -127,6 +132,7 @@ class DataPreview:
         steps: None where there is nothing to train on, or nothing that is trained yet.
         warnings: What the user's own keys do that is easy to overlook.
         problems: Why `ft train` would refuse; empty if it wouldn't.
+        tells_labels: Labels are learned, not tokens.
     """
 
     sets: tuple[SetPreview, ...]
@@ -134,6 +140,7 @@ class DataPreview:
     steps: StepsPreview | None
     warnings: tuple[str, ...]
     problems: tuple[Problem, ...]
+    tells_labels: bool = False
 
 
 def preview_data(
@@ -172,13 +179,17 @@ def preview_data(
 
     prepared, problems = _prepare(data, prepare)
     accounts = read_accounts(prepared, readers, data.sequence_len) if prepared else []
-    records = [tuple(_show(record, tokenizer) for record in head) for head in heads]
+    records = [
+        tuple(_show(record, tokenizer, reader.task) for record in head)
+        for reader, head in zip(readers, heads, strict=True)
+    ]
     return DataPreview(
         tuple(_sets(data, records, accounts)),
         data.sequence_len,
         _steps(prepared, data, training) if prepared else None,
         tuple(foreign_templates((reader.entry, reader.strategy) for reader in readers)),
         tuple(problems),
+        data.is_classification,
     )
 
 
@@ -216,30 +227,40 @@ def _prepare(
 # -- records as text --------------------------------------------------------------------------
 
 
-def _show(record: SourceRows, tokenizer: PreTrainedTokenizerBase) -> RecordPreview:
+def _show(
+    record: SourceRows, tokenizer: PreTrainedTokenizerBase, task: Classification | None
+) -> RecordPreview:
     num_rows = len(record.rows)
     rows = tuple(
-        RowPreview(
-            spans_of(row, tokenizer),
-            tokens_of(row, tokenizer),
-            f"row {number} of {num_rows:,}" if num_rows > 1 else "",
-        )
+        _show_row(row, f"row {number} of {num_rows:,}" if num_rows > 1 else "", tokenizer, task)
         for number, row in enumerate(record.rows[:NUM_ROWS_SHOWN], start=1)
     )
     return RecordPreview(record.origin, rows, record.error)
 
 
+def _show_row(
+    row: Tokens, part: str, tokenizer: PreTrainedTokenizerBase, task: Classification | None
+) -> RowPreview:
+    label = ""
+    if task is not None:  # the numbers in place of labels belong to no token
+        label = target_in_words(row.labels, task)
+        row = Tokens(row.input_ids, [IGNORE_INDEX] * len(row.input_ids))
+    return RowPreview(spans_of(row, tokenizer), tokens_of(row, tokenizer), part, label)
+
+
 def _steps(prepared: TrainingData, data: DataSpec, training: TrainingSpec) -> StepsPreview:
     lengths = prepared.samples.lengths
     plan = plan_steps(lengths, training, sequence_len=data.sequence_len)
-    packing = plan.packing or pack(lengths, data.sequence_len)
+    packing = None
+    if not data.is_classification:
+        packing = plan.packing or pack(lengths, data.sequence_len)
     return StepsPreview(
         num_rows=len(prepared.samples),
         num_heldout=len(prepared.heldout or ()),
         rows_per_step=plan.rows_per_step,
         steps_per_epoch=None if data.streaming else plan.steps_per_epoch,
         num_steps=training.max_steps or math.ceil(training.num_epochs * plan.steps_per_epoch),
-        num_packs=packing.num_packs,
-        packing_efficiency=packing.efficiency,
+        num_packs=packing.num_packs if packing else None,
+        packing_efficiency=packing.efficiency if packing else 0.0,
         is_packed=plan.packing is not None,
     )

@@ -69,6 +69,7 @@ class SourceReader:
             UserError: One of them is not there.
         """
         self.entry = entry
+        self.task = options.labels.task if options.labels else None
         self.strategy: Strategy = resolve_strategy(entry, base_dir, tokenizer, options).strategy
         records = read_records(entry, base_dir, streams=streams)
         self._records: RecordSource = records.head() if streams else records

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ft.data.classification.counts import NONE
 from ft.data.segments import IGNORE_INDEX, RecordError
 from ft.spec.classification import Classification
 
@@ -104,6 +105,20 @@ def targets_of(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
     """The numbers that a row's labels hold, int32 [k]."""
     targets: npt.NDArray[np.int32] = labels[labels != IGNORE_INDEX]
     return targets
+
+
+def target_in_words(labels: Sequence[int], task: Classification) -> str:
+    """The label that a row's labels hold, by its name; empty if they hold none.
+
+    Args:
+        labels: Of one row, as `target_of` numbers them.
+        task: The labels that there are.
+    """
+    targets = targets_of(np.asarray(labels, np.int32))
+    if task.is_regression:
+        return ", ".join(f"{value:g}" for value in as_floats(targets).tolist())
+    names = [*task.labels, NONE]
+    return ", ".join(names[number] for number in targets.tolist())
 
 
 def as_floats(bits: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
