@@ -6,6 +6,7 @@ trained and saved whole, and where the base ties input and output embeddings, th
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,10 +122,12 @@ def _new_adapter(
     device = next(model.parameters()).device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        try:
-            peft_model = get_peft_model(model, config)
-        except _REFUSALS as error:
-            _refuse(spec.adapter, error)
+        with warnings.catch_warnings(record=True) as told:
+            try:
+                peft_model = get_peft_model(model, config)
+            except _REFUSALS as error:
+                _refuse(spec.adapter, error)
+    notes += dict.fromkeys(f"{spec.adapter}: {each.message}" for each in told)
     method.begin(peft_model, request, origin.load_plain or _no_plain_base)
     return peft_model, notes
 

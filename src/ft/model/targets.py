@@ -51,6 +51,77 @@ def target_parameters(model: Any, spec: AdapterSpec) -> list[str]:
     return targets
 
 
+def check_patterns(model: Any, spec: AdapterSpec, targets: set[str]) -> None:
+    """Looks for every name of `lora_rank_pattern` and `lora_alpha_pattern` among what is adapted.
+
+    Args:
+        model: The base.
+        spec: Names the layers.
+        targets: From ``target_names``.
+
+    Raises:
+        UserError: a name stands for none of them, or is no regular expression.
+    """
+    adapted = [*_adapted(model, targets), *target_parameters(model, spec)]
+    for key in ("lora_rank_pattern", "lora_alpha_pattern"):
+        unknown = [name for name in getattr(spec, key) if not _is_pattern_of(name, adapted, key)]
+        _refuse_unknown(key, unknown, {_last(path) for path in adapted})
+
+
+def _is_pattern_of(name: str, paths: list[str], key: str) -> bool:
+    """Whether peft would take one of the paths for it (``get_pattern_key``)."""
+    try:
+        pattern = re.compile(rf"(.*\.)?({name})$")
+    except re.error as error:
+        fix = "write names, or regular expressions of the ends of paths"
+        raise UserError(Problem(f"{name!r}: {error}", key, fix=fix)) from error
+    return any(map(pattern.match, paths))
+
+
+def layers_to_transform(model: Any, spec: AdapterSpec, targets: set[str]) -> dict[str, list[Any]]:
+    """The numbered layers that alone get an adapter, as peft's configs take them; {} for all.
+
+    Raises:
+        UserError: there is no layer of a number, with modules that would get an adapter.
+    """
+    asked = spec.peft_layers_to_transform
+    if not asked:
+        return {}
+    lists = "|".join(map(re.escape, spec.peft_layers_pattern)) or r"[^.]*"
+    number = re.compile(rf"(?:^|.*?\.)(?:{lists})\.(\d+)\.")
+    found = {int(m[1]) for path in _adapted(model, targets) if (m := number.match(path))}
+    if not found:
+        what = f"no list of layers with adapters is called {' or '.join(spec.peft_layers_pattern)}"
+        raise UserError(Problem(what, "peft_layers_pattern", fix="remove it, or name the list"))
+    if unknown := sorted(set(asked) - found):
+        what = f"there is no layer {unknown[0]} that would get an adapter"
+        fix = f"they are numbered from {min(found)} to {max(found)}"
+        raise UserError(Problem(what, "peft_layers_to_transform", fix=fix))
+    named = list(spec.peft_layers_pattern)
+    return {"layers_to_transform": list(asked), **({"layers_pattern": named} if named else {})}
+
+
+def trainable_tokens(model: Any, spec: AdapterSpec) -> list[int]:
+    """The tokens whose embeddings are trained by themselves.
+
+    Raises:
+        UserError: the embeddings have no row for one of them.
+    """
+    num_rows = model.get_input_embeddings().weight.shape[0]
+    asked = list(spec.peft_trainable_token_indices)
+    if asked and max(asked) >= num_rows:
+        what = f"there is no token {max(asked)}: the embeddings have {num_rows:,} rows"
+        fix = f"numbers from 0 to {num_rows - 1}"
+        raise UserError(Problem(what, "peft_trainable_token_indices", fix=fix))
+    return asked
+
+
+def _adapted(model: Any, targets: set[str]) -> list[str]:
+    """Paths of the modules that get an adapter."""
+    paths = [path for path, layer in model.named_modules() if _is_adaptable(layer)]
+    return [path for path in paths if any(_matches(name, path) for name in targets)]
+
+
 def linear_layer_names(model: Any) -> set[str]:
     """Last names of the model's linear layers, without the output head: ``{"q_proj", ...}``."""
     head, label_head = model.get_output_embeddings(), head_modules(model)
@@ -117,7 +188,11 @@ def has_tied_embeddings(model: Any) -> bool:
     return head is not None and head.weight is model.get_input_embeddings().weight
 
 
-_KINDS = {"lora_target_parameters": "tensor beside its linear layers"}
+_KINDS = {
+    "lora_target_parameters": "tensor beside its linear layers",
+    "lora_rank_pattern": "module with an adapter",
+    "lora_alpha_pattern": "module with an adapter",
+}
 
 
 def _refuse_unknown(key: str, unknown: list[str], possible: set[str]) -> None:

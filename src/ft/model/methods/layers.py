@@ -15,7 +15,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ft.model.methods.request import Request
-from ft.model.targets import has_transposed_weights, saved_names, target_names
+from ft.model.targets import (
+    has_transposed_weights,
+    layers_to_transform,
+    saved_names,
+    target_names,
+)
+from ft.runtime.errors import Problem, UserError
 from ft.spec.methods import METHODS as FACTS
 
 # isort: split
@@ -45,9 +51,8 @@ class LayerMethod:
         if "lora_fan_in_fan_out" in keys:
             asked = spec.lora_fan_in_fan_out
             values["fan_in_fan_out"] = has_transposed_weights(model) if asked is None else asked
-        if "peft_layers_to_transform" in keys and spec.peft_layers_to_transform:
-            values["layers_to_transform"] = list(spec.peft_layers_to_transform)
-            values["layers_pattern"] = list(spec.peft_layers_pattern) or None
+        if "peft_layers_to_transform" in keys:
+            values |= layers_to_transform(model, spec, set(targets or ()))
         config = self.peft_config(
             target_modules=targets,
             modules_to_save=sorted(saved) or None,
@@ -72,10 +77,20 @@ class Ia3(LayerMethod):
     """IA3, whose scaled inputs are named among its targets."""
 
     def config(self, request: Request) -> tuple[Any, list[str]]:
-        """With the feed-forward layers where they are named, or peft's own choice of both."""
+        """With the feed-forward layers where they are named, or peft's own choice of both.
+
+        Raises:
+            UserError: a feed-forward layer is none of the targets.
+        """
         config, notes = super().config(request)
-        if config.target_modules is not None:
-            config.feedforward_modules = set(request.spec.feedforward_modules)
+        if config.target_modules is None:
+            return config, notes
+        asked = set(request.spec.feedforward_modules)
+        if unknown := sorted(asked - config.target_modules):
+            what = f"{unknown[0]!r} is none of the layers that get an adapter"
+            fix = f"those are {', '.join(sorted(config.target_modules))}"
+            raise UserError(Problem(what, "feedforward_modules", fix=fix))
+        config.feedforward_modules = asked
         return config, notes
 
 

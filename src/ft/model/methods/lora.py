@@ -21,12 +21,15 @@ from torch import Tensor
 from ft.model.methods.attached import Attached
 from ft.model.methods.request import Request
 from ft.model.targets import (
+    check_patterns,
     embedding_names,
     has_tied_embeddings,
     has_transposed_weights,
+    layers_to_transform,
     saved_names,
     target_names,
     target_parameters,
+    trainable_tokens,
 )
 
 # isort: split
@@ -46,6 +49,7 @@ class Lora:
         """Targets looked up in the model; the rest as the keys say."""
         model, spec = request.model, request.spec
         targets, notes = target_names(model, spec)
+        check_patterns(model, spec, targets)
         saved = saved_names(model, spec, has_new_tokens=request.has_new_tokens)
         is_transposed = has_transposed_weights(model)
         asked = spec.lora_fan_in_fan_out
@@ -63,11 +67,10 @@ class Lora:
             init_lora_weights=True if first == "loftq" else first,
             rank_pattern=dict(spec.lora_rank_pattern),
             alpha_pattern=dict(spec.lora_alpha_pattern),
-            layers_to_transform=list(spec.peft_layers_to_transform) or None,
-            layers_pattern=list(spec.peft_layers_pattern) or None,
-            trainable_token_indices=list(spec.peft_trainable_token_indices) or None,
+            trainable_token_indices=trainable_tokens(model, spec) or None,
             target_parameters=target_parameters(model, spec) or None,
             task_type="CAUSAL_LM",
+            **layers_to_transform(model, spec, targets),
         )
         if spec.peft_init_lora_weights == "pissa" and spec.lora_dropout:
             notes.append("pissa: its authors train without dropout; lora_dropout is on")

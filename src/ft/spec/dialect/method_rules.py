@@ -166,6 +166,17 @@ METHOD_RULES = (
         ),
     ),
     Contradiction(
+        ("feedforward_modules", "lora_target_modules"),
+        "feedforward_modules are some of lora_target_modules, and those are not given",
+        "set lora_target_modules, or remove it: ia3 then takes the layers that peft knows",
+        lambda v: (
+            v.get("adapter") == "ia3"
+            and v.get("feedforward_modules")
+            and not v.get("lora_target_modules")
+            and not v.get("lora_target_linear")
+        ),
+    ),
+    Contradiction(
         ("prompt_tuning_init", "prompt_tuning_init_text"),
         "prompt_tuning_init: TEXT and prompt_tuning_init_text go together",
         "give both, or neither",
