@@ -17,7 +17,7 @@ from ft.data.batches import Flat, PackedRow, Padded
 from ft.evaluate.objective import SupervisedTuning
 from ft.model.attention import VARLEN
 from ft.model.execution import Execution
-from ft.model.frozen import shorten_linears
+from ft.model.frozen import cast_factors_together, shorten_linears
 from ft.model.head import fuse_head
 from ft.model.patches import apply_patches
 from ft.model.varlen import register_varlen
@@ -137,6 +137,44 @@ def test_however_a_step_is_cut_the_gradients_are_those_of_the_padded_plain_way(c
     total = sum(loss for loss, _ in parts)
     sums = {name: sum(grads[name] for _, grads in parts) for name in parts[0][1]}
     require_same((total, sums), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("is_recomputed", [False, True], ids=["kept", "recomputed"])
+def test_casting_all_factors_at_once_is_casting_each_in_its_layer(is_recomputed):
+    rows = make_rows([9, 21, 14, 30])
+    results = []
+    for is_together in (False, True):
+        model = make_model(CONFIGS["llama, grouped queries"])
+        execution, head, _ = on_the_short_way(model)
+        execution.set(recomputed_layers={1} if is_recomputed else (), kept_layers=())
+        if is_together:
+            cast_factors_together(model, torch.bfloat16)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            results.append(gradients(model, rows, layout=Padded(0), head=head))
+    require_same(results[1], results[0], rtol=0, atol=0)
+
+
+def test_a_model_that_is_asked_uses_the_factors_as_they_are_now():
+    model = make_model(CONFIGS["llama, grouped queries"])
+    on_the_short_way(model)
+    cast_factors_together(model, torch.bfloat16)
+    ids = torch.arange(1, 9)[None]
+
+    def ask():
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+            return model(input_ids=ids).logits
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(input_ids=ids).logits.sum().backward()
+    before = ask()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.zero_()
+    assert not torch.equal(before, ask())
+    with model.disable_adapter():
+        without = ask()
+    assert torch.equal(without, ask())
 
 
 def test_a_trained_head_gets_its_gradient():

@@ -3,6 +3,8 @@
 four_bit              NF4 and FP4 weights as bitsandbytes packs them, back in the compute format
 frozen_linear         a product with a weight that gets no gradient and is never kept by autograd
 lora_linear           frozen product plus low-rank update
+scaled_cast           many tensors in another format at once
+varlen_attention      attention of records laid end to end
 linear_cross_entropy  head and loss in one, without the logits of all tokens at once
 
 Nothing here knows of models or configs, and torch is the only library.

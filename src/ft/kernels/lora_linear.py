@@ -24,7 +24,7 @@ def lora_linear(
     a: Tensor,
     b: Tensor,
     *,
-    scaling: float,
+    scaling: float = 1.0,
     dropout_p: float = 0.0,
 ) -> Tensor:
     """The layer's output, in the format of ``x``.
@@ -35,7 +35,7 @@ def lora_linear(
         bias: ``[O]``, frozen.
         a: ``[r, I]``, trained, of any float format.
         b: ``[O, r]``, likewise.
-        scaling: s.
+        scaling: s; 1 where b comes with it.
         dropout_p: Of the update's input; 0 outside training.
 
     Returns:
@@ -43,7 +43,8 @@ def lora_linear(
     """
     frozen = frozen_linear(x, weight, bias)
     low = linear(dropout(x, dropout_p) if dropout_p else x, a.to(x.dtype))
-    return frozen + linear(low, (b * scaling).to(x.dtype))
+    scaled = b if scaling == 1 else b * scaling
+    return frozen + linear(low, scaled.to(x.dtype))
 
 
 def lora_linear_eager(

@@ -22,7 +22,7 @@ from ft.model.base_check import ADAPTER_CONFIG, read_adapter_config
 from ft.model.checkpoint_format import quantization_of, require_format
 from ft.model.execution import Execution
 from ft.model.freeze import freeze_all_but
-from ft.model.frozen import shorten_linears
+from ft.model.frozen import cast_factors_together, shorten_linears
 from ft.model.hardware import Hardware
 from ft.model.head import fuse_head
 from ft.model.label_head import Head, head_modules, require_positions
@@ -114,6 +114,7 @@ def build_model(  # noqa: PLR0913  # the one door: each argument is a decision m
 def prepare_execution(loaded: LoadedModel) -> None:
     """Puts a model that is to be trained on the short way: in its linears, its layers, its head."""
     shorten_linears(loaded.model)
+    cast_factors_together(loaded.model, loaded.precision.compute_dtype)
     execution = Execution(loaded.model, loaded.precision.compute_dtype)
     loaded.execution = execution if execution.layers else None
     with loaded.autocast():

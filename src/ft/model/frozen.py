@@ -17,6 +17,7 @@ import ft.model.patches  # noqa: F401  # first: peft imports bitsandbytes
 from ft.kernels.four_bit import FourBitWeight, dequantize, with_plain_scales
 from ft.kernels.frozen_linear import frozen_linear
 from ft.kernels.lora_linear import lora_linear
+from ft.kernels.scaled_cast import scaled_cast
 
 # isort: split
 import bitsandbytes as bnb
@@ -65,6 +66,37 @@ def hold_weights(part: nn.Module, *, dequantized: bool, dtype: torch.dtype) -> i
     return num_bytes
 
 
+def cast_factors_together(model: nn.Module, dtype: torch.dtype) -> None:
+    """Makes each training pass of the model begin with all its factors' casts, in place.
+
+    Layer by layer they are two small kernels a layer and pass, and two for the gradients, which is
+    a fifth of what a short pass launches. Layers whose factors are in the compute format already
+    stay as they are.
+
+    Args:
+        model: With layers on the short way.
+        dtype: The compute format.
+    """
+    layers: list[Any] = [
+        layer
+        for layer in model.modules()
+        if isinstance(layer, _ShortLora) and layer.trained_factors()[0].dtype != dtype
+    ]
+
+    def cast(model: nn.Module, args: Any) -> None:
+        if not (model.training and torch.is_grad_enabled()):
+            return
+        factors = [layer.trained_factors() for layer in layers]
+        tensors = [tensor for a, b, _ in factors for tensor in (a, b)]
+        scales = [scale for *_, scaling in factors for scale in (1.0, scaling)]
+        casts = iter(scaled_cast(tensors, scales, dtype))
+        for layer in layers:
+            object.__setattr__(layer, "cast_factors", (next(casts), next(casts)))
+
+    if layers:
+        model.register_forward_pre_hook(cast)
+
+
 def packed_weight(layer: Any) -> FourBitWeight:
     """What a bitsandbytes layer of 4 bits holds: the same tensors, no copies."""
     state = layer.weight.quant_state
@@ -109,21 +141,38 @@ class _PackedHolder:
 class _ShortLora:
     """The forward of a layer with one plain adapter."""
 
+    cast_factors: tuple[Tensor, Tensor] | None = None
+    """A and the scaled B in the compute format, for this forward pass."""
+
     def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if args or kwargs or self._disable_adapters or self.merged_adapters:
             output: Tensor = super().forward(x, *args, **kwargs)  # type: ignore[misc]
             return output
-        name = self._active_adapter[0]
-        dropout = self.lora_dropout[name]
+        dropout = self.lora_dropout[self._active_adapter[0]]
+        a, b, scaling = self._factors()
         return lora_linear(
             _in_compute_format(x),
             self._weight(),
             self.base_layer.bias,
-            self.lora_A[name].weight,
-            self.lora_B[name].weight,
-            scaling=self.scaling[name],
+            a,
+            b,
+            scaling=scaling,
             dropout_p=dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0,
         )
+
+    def _factors(self: Any) -> tuple[Tensor, Tensor, float]:
+        """A, B and what the update is still to be multiplied by."""
+        if self.cast_factors is not None and self.training and torch.is_grad_enabled():
+            a, b = self.cast_factors
+            return a, b, 1.0
+        trained: tuple[Tensor, Tensor, float] = self.trained_factors()
+        return trained
+
+    def trained_factors(self: Any) -> tuple[Tensor, Tensor, float]:
+        """A, B as they are trained, and the scaling."""
+        name = self._active_adapter[0]
+        scaling: float = self.scaling[name]
+        return self.lora_A[name].weight, self.lora_B[name].weight, scaling
 
 
 class _ShortLoraLinear(_ShortLora, LoraLinear):  # type: ignore[misc]

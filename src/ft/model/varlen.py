@@ -11,8 +11,6 @@ padded batches (batched generation) run with sdpa, see ``LoadedModel.inference``
 
 from __future__ import annotations
 
-import inspect
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -20,14 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface
 
+from ft.kernels import varlen_attention as kernel
 from ft.model.attention import VARLEN
-
-varlen_attn: Any = None
-with suppress(ImportError):  # it is there in torch 2.10 and later
-    from torch.nn.attention.varlen import varlen_attn
-
-_KNOWS_GROUPED_QUERIES = varlen_attn and "enable_gqa" in inspect.signature(varlen_attn).parameters
-"""Whether the kernel takes fewer key heads than query heads: torch 2.12 and later."""
 
 _UNKNOWN_MATHS = ("softcap", "s_aux", "position_bias")
 """Arguments of other models' attention that would change the result and are not computed here."""
@@ -124,26 +116,16 @@ def _kernel_attention(
 ) -> Tensor:
     # Rotary embeddings in fp32 leave query and key in fp32 under autocast, the value in half.
     dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else value.dtype
-    q_TH, k_TG, v_TG = (x[0].transpose(0, 1).to(dtype) for x in (query, key, value))
-    extras: dict[str, Any] = {}
-    if _KNOWS_GROUPED_QUERIES:
-        extras["enable_gqa"] = True
-    else:
-        k_TG, v_TG = (_repeat_heads(x, query.shape[1], dim=1) for x in (k_TG, v_TG))
-    cu_q, cu_k = (cu.to(torch.int32) for cu in cu_seq_lens)
-    output_THD = varlen_attn(
-        q_TH,
-        k_TG,
-        v_TG,
-        cu_q,
-        cu_k,
-        longest[0],
-        longest[1],
-        scale=scaling,
-        window_size=window,
-        **extras,
+    q_THD, k_TGD, v_TGD = (x[0].transpose(0, 1).to(dtype) for x in (query, key, value))
+    output_THD = kernel.varlen_attention(
+        q_THD,
+        k_TGD,
+        v_TGD,
+        cu_seq_lens=tuple(cu.to(torch.int32) for cu in cu_seq_lens),  # type: ignore[arg-type]
+        max_lengths=longest,
+        window=window,
+        scale=query.shape[-1] ** -0.5 if scaling is None else scaling,
     )
-    assert isinstance(output_THD, Tensor)
     return output_THD.unsqueeze(0)
 
 

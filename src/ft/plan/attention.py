@@ -9,8 +9,6 @@ with this on tensors without values keeps those, whatever the machine.
 
 from __future__ import annotations
 
-import importlib
-import inspect
 from typing import Any
 
 import torch
@@ -70,18 +68,7 @@ def _attention(
     attention_mask: Tensor | None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """As ``ft.model.varlen`` calls its kernel: heads of a group repeated where that must be."""
+    """As ``ft.model.varlen`` calls its kernel."""
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else value.dtype
     q, k, v = (x[0].transpose(0, 1).to(dtype) for x in (query, key, value))
-    if not _kernel_shares_heads():
-        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
     return _kernel(q, k, v)[0].unsqueeze(0), None
-
-
-def _kernel_shares_heads() -> bool:
-    """Whether torch's kernel takes fewer key than query heads (torch 2.12 and later)."""
-    try:
-        varlen = importlib.import_module("torch.nn.attention.varlen")
-    except (ImportError, OSError):  # a build without CUDA
-        return torch.__version__.split(".")[:2] >= ["2", "12"]
-    return "enable_gqa" in inspect.signature(varlen.varlen_attn).parameters
