@@ -63,6 +63,17 @@ class _Loader(yaml.SafeLoader):
         self._depth -= 1
         return node
 
+    def scan_flow_scalar_non_spaces(self, double: bool, start_mark: yaml.Mark) -> list[str]:
+        """PyYAML's own; it lets an escape pass that stands for no character."""
+        try:
+            chunks: list[str] = super().scan_flow_scalar_non_spaces(double, start_mark)
+        except (ValueError, OverflowError):
+            raise yaml.scanner.ScannerError(
+                problem="an escape that stands for no character",
+                problem_mark=self.get_mark(),
+            ) from None
+        return chunks
+
 
 _Loader.add_implicit_resolver(_INT, re.compile(r"^[-+]?[0-9]+(_[0-9]+)*$"), list("-+0123456789"))
 _Loader.add_implicit_resolver(
