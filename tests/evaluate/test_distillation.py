@@ -134,13 +134,20 @@ def test_what_does_not_fit_is_told_with_its_line(tmp_path, entries, says):
     assert "d.jsonl:1" in str(caught.value)
 
 
-@pytest.mark.parametrize("keys", [{"kd_trainer": True}, {"logprobs_field": "lp"}])
-def test_the_two_keys_go_together(tmp_path, keys):
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ({"kd_trainer": True}, "logprobs_field"),
+        ({"logprobs_field": "lp"}, "logprobs_field"),
+        ({"kd_temperature": 2.0}, "belong to kd_trainer: true"),
+    ],
+)
+def test_its_keys_go_together(tmp_path, keys, says):
     entry = {"path": "d.jsonl"} | {k: v for k, v in keys.items() if k == "logprobs_field"}
-    top = {k: v for k, v in keys.items() if k == "kd_trainer"}
+    top = {k: v for k, v in keys.items() if k.startswith("kd_")}
     config = {"base_model": "m", "learning_rate": 1e-4, "datasets": [entry]} | top
     (tmp_path / "c.yml").write_text(yaml.safe_dump(config))
-    with pytest.raises(UserError, match="logprobs_field"):
+    with pytest.raises(UserError, match=says):
         load_spec(tmp_path / "c.yml")
 
 

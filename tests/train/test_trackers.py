@@ -11,7 +11,7 @@ import yaml
 from ft.runtime import Interrupted, RunDirectory
 from ft.spec import load_spec
 from ft.train import trackers as of_run
-from ft.train.trackers import RunTrackers, asked_trackers, metrics_of, tracked_config
+from ft.train.trackers import RunTrackers, metrics_of, tracked_config
 from runs import curve, events, run, stop_after, write_config
 
 CANARY = "canary-c0ffee-0123456789abcdef"
@@ -77,7 +77,14 @@ def bytes_below(folder):
     ],
 )
 def test_a_tracker_is_on_only_if_it_is_asked_for(tmp_path, keys, names):
-    assert asked_trackers(spec_of(tmp_path, **keys).trackers) == names
+    assert spec_of(tmp_path, **keys).trackers.asked == names
+
+
+def test_keys_of_a_tracker_that_nothing_asks_for_are_told_of(tmp_path):
+    spec_of(tmp_path, wandb_entity="us", wandb_name="one", mlflow_run_name="", use_comet=False,
+            comet_workspace="w", report_to="swanlab", swanlab_mode="local")  # fmt: skip
+    notices = load_spec(tmp_path / "c.yml").notices
+    assert notices == ("no effect without use_wandb: true: wandb_entity, wandb_name",)
 
 
 def test_without_one_nothing_is_written(tmp_path):

@@ -63,6 +63,8 @@ def load_spec(
     given = frozenset(key for key, value in reading.values.items() if value is not None)
     if idle := idle_keys(spec.adapter.adapter, given):
         notices.append(f"no effect with adapter: {spec.adapter.adapter}: {', '.join(idle)}")
+    for switch, keys in spec.trackers.idle.items():
+        notices.append(f"no effect without {switch}: true: {', '.join(keys)}")
     for why, keys in reading.without_effect.items():
         notices.append(f"no effect here: {', '.join(keys)} ({why})")
     return LoadedSpec(spec, path, tuple(notices), reading.document, reading.options)

@@ -26,15 +26,6 @@ PATIENCE_S = 60.0
 """So long may a tracker take for one call before it counts as hanging."""
 IDS_FILE = "ids.json"
 _LONGEST_TEXT = 250
-_ASKED_BY = {
-    "tensorboard": (),
-    "wandb": ("wandb_project",),
-    "mlflow": ("mlflow_experiment_name",),
-    "trackio": ("trackio_project_name",),
-    "comet_ml": ("comet_project_name",),
-    "swanlab": ("swanlab_project",),
-}
-"""Trackers with a `use_` key, and the key that asks for them as well, as in axolotl."""
 _NAMES_OF_OTHERS = {
     "train/tokens_per_s": "train/tokens_per_second",
     "eval/eval_loss": "eval/loss",
@@ -44,20 +35,6 @@ _NAMES_OF_OTHERS = {
 
 Tell = Callable[[str], Any]
 """Told, in a line for the user."""
-
-
-def asked_trackers(spec: TrackerSpec) -> tuple[str, ...]:
-    """The trackers that a config asks for; a `use_` key that is false switches one off."""
-    asked: dict[str, bool] = dict.fromkeys(spec.report_to, True)
-    for name, keys in _ASKED_BY.items():
-        switch = getattr(spec, f"use_{name.removesuffix('_ml')}")
-        if switch is not None:
-            asked[name] = switch
-        elif any(getattr(spec, key) for key in keys):
-            asked[name] = True
-    if spec.wandb_mode == "disabled":
-        asked["wandb"] = False
-    return tuple(name for name, is_asked in asked.items() if is_asked)
 
 
 class RunTrackers:
@@ -83,7 +60,7 @@ class RunTrackers:
         """
         self._tell = tell
         self._threads: list[TrackerThread] = []
-        names = asked_trackers(spec.trackers)
+        names = spec.trackers.asked
         if not names:
             return
         run_name = Path(spec.output.output_dir).name

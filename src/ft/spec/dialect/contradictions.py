@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ft.spec.dialect.not_supported import PREVIEWED, asks_for_preferences
-from ft.spec.runspec import PREFERENCE_KEYS
+from ft.spec.runspec import PREFERENCE_KEYS, TrainingSpec
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,14 @@ def _name(lists: Sequence[Any], *keys: str) -> bool:
     """Whether an entry of the lists has one of the keys."""
     entries = [entry for each in lists if isinstance(each, list) for entry in each]
     return any(isinstance(entry, dict) and any(map(entry.get, keys)) for entry in entries)
+
+
+_OF_KD = ("kd_alpha", "kd_ce_alpha", "kd_temperature")
+
+
+def _differs(value: Any, key: str) -> bool:
+    """Whether a key of the training section asks for something else than its default."""
+    return value not in (None, TrainingSpec.model_fields[key].default)
 
 
 def _has_teacher_without_use(v: Mapping[str, Any]) -> bool:
@@ -232,6 +240,12 @@ CONTRADICTIONS = (
         "kd_trainer learns from a teacher's logprobs, so it goes together with logprobs_field",
         "set kd_trainer: true, and logprobs_field in each data set that holds them; or neither",
         _has_teacher_without_use,
+    ),
+    Contradiction(
+        _OF_KD,
+        f"{', '.join(_OF_KD[:-1])} and {_OF_KD[-1]} belong to kd_trainer: true",
+        "set kd_trainer: true, or remove it",
+        lambda v: not v.get("kd_trainer") and any(_differs(v.get(key), key) for key in _OF_KD),
     ),
     Contradiction(
         ("datasets",),

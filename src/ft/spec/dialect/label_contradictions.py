@@ -134,6 +134,15 @@ LABEL_CONTRADICTIONS = (
         ),
     ),
     Contradiction(
+        ("greater_is_better", "metric_for_best_model"),
+        "less of a loss is better, and greater_is_better is true",
+        "remove it, or name another metric_for_best_model",
+        lambda v: (
+            v.get("greater_is_better") is True
+            and v.get("metric_for_best_model") in (None, "loss", "eval_loss")
+        ),
+    ),
+    Contradiction(
         ("metric_for_best_model", "task_type"),
         "the best evaluation of a model that writes is that of the lowest held-out loss",
         "remove metric_for_best_model",

@@ -30,6 +30,17 @@ def _as_names(value: Any) -> Any:
 Trackers = Annotated[tuple[TrackerName, ...], BeforeValidator(_as_names)]
 
 
+_SWITCHES: dict[TrackerName, tuple[str, str | None]] = {
+    "tensorboard": ("use_tensorboard", None),
+    "wandb": ("use_wandb", "wandb_project"),
+    "mlflow": ("use_mlflow", "mlflow_experiment_name"),
+    "trackio": ("use_trackio", "trackio_project_name"),
+    "comet_ml": ("use_comet", "comet_project_name"),
+    "swanlab": ("use_swanlab", "swanlab_project"),
+}
+"""The key that switches a tracker on or off, and one that asks for it as well, as in axolotl."""
+
+
 class TrackerSpec(Section):
     """Where the metrics go besides events.jsonl. A tracker that fails is told of and left out."""
 
@@ -96,3 +107,33 @@ class TrackerSpec(Section):
         None, description="SwanLab mode."
     )
     swanlab_workspace: str | None = Field(None, description="SwanLab workspace.")
+
+    @property
+    def asked(self) -> tuple[TrackerName, ...]:
+        """The trackers that are on; a `use_` key that is false switches one off."""
+        asked: dict[TrackerName, bool] = dict.fromkeys(self.report_to, True)
+        for name, (switch, project) in _SWITCHES.items():
+            is_on = getattr(self, switch)
+            if is_on is not None:
+                asked[name] = is_on
+            elif project is not None and getattr(self, project):
+                asked[name] = True
+        if self.wandb_mode == "disabled":
+            asked["wandb"] = False
+        return tuple(name for name, is_asked in asked.items() if is_asked)
+
+    @property
+    def idle(self) -> dict[str, list[str]]:
+        """The key that would switch a tracker on -> keys of that tracker, which nothing asks for.
+
+        One that was switched off by name is meant to be off, whatever its other keys are.
+        """
+        idle = {}
+        for name, (switch, _) in _SWITCHES.items():
+            is_off = getattr(self, switch) is not None or self.wandb_mode == "disabled"
+            prefix = f"{switch.removeprefix('use_')}_"
+            given = [key for key in self.model_fields_set if key.startswith(prefix)]
+            given = [key for key in given if getattr(self, key)]
+            if given and name not in self.asked and not is_off:
+                idle[switch] = sorted(given)
+        return idle
