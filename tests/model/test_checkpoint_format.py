@@ -35,7 +35,7 @@ def declared(base, folder, **quantization):
     ("method", "what", "fix"),
     [
         ("gptq", "by GPTQ, which needs gptqmodel and optimum, not installed", "pip install gptq"),
-        ("awq", "by AWQ, which needs gptqmodel, not installed", "pip install gptqmodel"),
+        ("awq", "by AWQ, which needs gptqmodel and optimum, not installed", "pip install gptq"),
         ("torchao", "by torchao, which needs torchao, not installed", "pip install torchao"),
         ("hqq", "by HQQ: transformers 5 does not read HQQ", "name a plain checkpoint"),
     ],
@@ -55,6 +55,7 @@ def test_a_library_that_is_missing_is_named_at_the_line(
     assert config.read_text().splitlines()[line - 1].startswith("base_model:")
 
 
+GPTQ = {"quant_method": "gptq", "bits": 4}
 TORCHAO_4 = {
     "quant_method": "torchao",
     "quant_type": {"default": {"_type": "Int4WeightOnlyConfig"}},
@@ -64,15 +65,22 @@ TORCHAO_4 = {
 @pytest.mark.parametrize(
     ("quantization", "model", "adapter", "what"),
     [
-        ({"quant_method": "gptq"}, {}, AdapterSpec(), "not trained themselves"),
+        (GPTQ, {}, AdapterSpec(), "not trained themselves"),
         ({"quant_method": "bitsandbytes"}, {}, AdapterSpec(), "not trained themselves"),
-        ({"quant_method": "gptq"}, {"load_in_4bit": True}, LORA, "load_in_4bit asks for others"),
+        (GPTQ, {"load_in_4bit": True}, LORA, "load_in_4bit asks for others"),
         ({"quant_method": "awq"}, {}, AdapterSpec(adapter="ia3"), "this method is not tried"),
         (
-            {"quant_method": "gptq"},
+            GPTQ,
             {},
             AdapterSpec(adapter="lora", peft_use_dora=True),
             "this method is not tried",
+        ),
+        (GPTQ | {"bits": 3}, {}, LORA, "by GPTQ, with bits: 3, which is not read here"),
+        (
+            {"quant_method": "awq", "version": "gemv"},
+            {},
+            LORA,
+            "by AWQ, with version: gemv, which is not read here",
         ),
         (TORCHAO_4, {}, LORA, "as Int4WeightOnlyConfig: torchao trains on 8 bits only"),
     ],
@@ -84,6 +92,15 @@ def test_what_cannot_be_trained_there_is_refused(
     base = declared(tiny_llama, tmp_path / "base", **quantization)
     with pytest.raises(UserError, match=what):
         check_local_format(ModelSpec(base_model=str(base), **model), adapter)
+
+
+def test_a_library_that_peft_finds_too_old_is_named(tmp_path, tiny_llama, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr("importlib.metadata.version", {"gptqmodel": "5.8.0", "optimum": "2.1"}.get)
+    base = declared(tiny_llama, tmp_path / "base", **GPTQ)
+    with pytest.raises(UserError, match="by GPTQ, which needs gptqmodel 7 or later") as caught:
+        check_local_format(ModelSpec(base_model=str(base)), LORA)
+    assert caught.value.problems[0].fix.startswith("pip install --upgrade gptqmodel")
 
 
 def step_on(base, adapter=LORA):

@@ -1,6 +1,7 @@
 """Ops: each a file with its eager definition, its fused or memory-saving form, one public function.
 
 four_bit              NF4 and FP4 weights as bitsandbytes packs them, back in the compute format
+grouped               weights of GPTQ and AWQ checkpoints, likewise
 frozen_linear         a product with a weight that gets no gradient and is never kept by autograd
 lora_linear           frozen product plus low-rank update
 scaled_cast           many tensors in another format at once

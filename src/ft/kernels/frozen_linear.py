@@ -14,10 +14,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
+from ft.kernels import grouped
 from ft.kernels.four_bit import NUM_TENSORS, FourBitWeight, dequantize
+from ft.kernels.grouped import GroupedWeight, dequantize_grouped
+
+PackedWeight = FourBitWeight | GroupedWeight
+"""A matrix in few bits."""
 
 
-def frozen_linear(x: Tensor, weight: Tensor | FourBitWeight, bias: Tensor | None = None) -> Tensor:
+def frozen_linear(x: Tensor, weight: Tensor | PackedWeight, bias: Tensor | None = None) -> Tensor:
     """The product, in the format of ``x``.
 
     Args:
@@ -31,7 +36,8 @@ def frozen_linear(x: Tensor, weight: Tensor | FourBitWeight, bias: Tensor | None
     bias = None if bias is None else bias.to(x.dtype)
     if isinstance(weight, Tensor):
         return linear(x, weight.to(x.dtype), bias)
-    product: Tensor = _PackedLinear.apply(x, bias, *weight)  # type: ignore[no-untyped-call]
+    kind: Any = _GroupedLinear if isinstance(weight, GroupedWeight) else _PackedLinear
+    product: Tensor = kind.apply(x, bias, *weight)
     return product
 
 
@@ -52,4 +58,24 @@ class _PackedLinear(torch.autograd.Function):
         grad_x = None
         if ctx.needs_input_grad[0]:
             grad_x = grad @ dequantize(weight, after=grad).to(grad.dtype)
+        return grad_x, None, *([None] * len(weight))
+
+
+class _GroupedLinear(torch.autograd.Function):
+    """The same for the other packed form."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bias: Tensor | None, *parts: Any) -> Tensor:
+        weight = GroupedWeight(*parts)
+        ctx.save_for_backward(*weight[: grouped.NUM_TENSORS])
+        ctx.constants = weight[grouped.NUM_TENSORS :]
+        return linear(x, dequantize_grouped(weight).to(x.dtype), bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        weight = GroupedWeight(*ctx.saved_tensors, *ctx.constants)
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_x = grad @ dequantize_grouped(weight, after=grad).to(grad.dtype)
         return grad_x, None, *([None] * len(weight))

@@ -13,13 +13,12 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import dropout, linear
 
-from ft.kernels.four_bit import FourBitWeight
-from ft.kernels.frozen_linear import frozen_linear
+from ft.kernels.frozen_linear import PackedWeight, frozen_linear
 
 
 def lora_linear(
     x: Tensor,
-    weight: Tensor | FourBitWeight,
+    weight: Tensor | PackedWeight,
     bias: Tensor | None,
     a: Tensor,
     b: Tensor,
@@ -31,7 +30,7 @@ def lora_linear(
 
     Args:
         x: ``[*, I]`` in the compute format; everything is computed in it.
-        weight: ``[O, I]``, frozen: at hand, or packed in 4 bits.
+        weight: ``[O, I]``, frozen: at hand, or packed in few bits.
         bias: ``[O]``, frozen.
         a: ``[r, I]``, trained, of any float format.
         b: ``[O, r]``, likewise.

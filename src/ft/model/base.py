@@ -33,6 +33,7 @@ from ft.model.attention import read_attention_traits
 from ft.model.base_check import check_base, is_local
 from ft.model.checkpoint_format import is_held_in_few_bits, quantization_of, require_readable
 from ft.model.experts import dequantize_experts, quantize_experts
+from ft.model.grouped import GroupedLinear, ask_for_plain_layers, plain_weight, take_over
 from ft.model.hardware import Hardware
 from ft.model.hub import explained
 from ft.model.label_head import (
@@ -150,6 +151,7 @@ def load_base(
         )
         return BaseModel(model, None, (*notes, "random weights to begin with"))
     is_held = is_held_in_few_bits(quantization_of(config))
+    is_packed = ask_for_plain_layers(config)
     linearized = linearized_experts(config) if spec.llama4_linearized_experts else nullcontext()
     quiet = nullcontext() if head is None else without_load_report()
     with explained(spec.base_model, "base_model", spec.revision_of_model), linearized, quiet:
@@ -167,6 +169,8 @@ def load_base(
             ignore_mismatched_sizes=head is not None,  # settled below, by the name of each weight
         )
     _require_all_weights(spec, loading, head_modules(model))
+    if is_packed:
+        take_over(model, precision.weights_dtype)
     if head is not None:
         where = f"base_model: {spec.base_model}"
         notes += settle_head(model, head, loading, names_before, where)
@@ -239,7 +243,7 @@ def _fill_with_mean(weight: Tensor | None, num_old: int) -> None:
 
 @torch.no_grad()
 def dequantize(model: Any, dtype: torch.dtype) -> Any:
-    """Replaces 4-bit and 8-bit layers by plain ones that hold what they stand for, in place.
+    """Replaces layers in few bits by plain ones that hold what they stand for, in place.
 
     Args:
         model: A quantized model without an adapter.
@@ -248,9 +252,11 @@ def dequantize(model: Any, dtype: torch.dtype) -> Any:
     Returns:
         The same model, no longer marked as quantized.
     """
-    for name, layer in list(model.named_modules()):
-        if not isinstance(layer, bnb.nn.Linear4bit | bnb.nn.Linear8bitLt):
-            continue
+    kinds = (bnb.nn.Linear4bit, bnb.nn.Linear8bitLt, GroupedLinear)
+    layers: list[tuple[str, Any]] = [
+        named for named in model.named_modules() if isinstance(named[1], kinds)
+    ]
+    for name, layer in layers:
         weight = _dequantized_weight(layer).to(dtype)
         plain = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
         plain.weight = nn.Parameter(weight, requires_grad=False)
@@ -285,6 +291,8 @@ def _forget_few_bits(model: Any) -> None:
 
 
 def _dequantized_weight(layer: Any) -> Tensor:
+    if isinstance(layer, GroupedLinear):
+        return plain_weight(layer.pack())
     if isinstance(layer, bnb.nn.Linear4bit):
         weight: Tensor = bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
         return weight

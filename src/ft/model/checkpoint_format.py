@@ -6,8 +6,9 @@ can work is told from the config alone, before any weights are read; imports no 
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,15 +28,26 @@ class _Format:
     """What must be installed to read it, by the names that are imported."""
     obstacle: str = ""
     """Why it is never read."""
+    layouts: Mapping[str, Container[Any]] | None = None
+    """Of those that are taken over: the values of its config that ft.kernels.grouped can unpack."""
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether the plain weights are known."""
+        return self is _FORMATS[OWN] or self.layouts is not None
 
 
+_GPTQ_LAYOUTS = {"bits": (2, 4, 8), "checkpoint_format": (None, "gptq", "gptq_v2")}
+_AWQ_LAYOUTS = {"bits": (None, 4), "version": (None, "gemm", "GEMM")}
 _FORMATS = {
     OWN: _Format("bitsandbytes"),
-    "gptq": _Format("GPTQ", ("gptqmodel", "optimum")),
-    "awq": _Format("AWQ", ("gptqmodel",)),
+    "gptq": _Format("GPTQ", ("gptqmodel", "optimum"), layouts=_GPTQ_LAYOUTS),
+    "awq": _Format("AWQ", ("gptqmodel", "optimum"), layouts=_AWQ_LAYOUTS),
     "torchao": _Format("torchao", ("torchao",)),
     "hqq": _Format("HQQ", ("hqq",), "transformers 5 does not read HQQ"),
 }
+_OLDEST = {"gptqmodel": 7, "optimum": 1}
+"""Major versions that peft asks for."""
 _PLAIN = "name a plain checkpoint, with load_in_4bit: true or load_in_8bit: true to hold it so"
 
 
@@ -70,7 +82,7 @@ def require_readable(quantization: Mapping[str, Any], model: ModelSpec) -> None:
         UserError: its library is missing, or the keys ask for other bits.
     """
     form = _form(quantization, model)
-    if form is not None and (problem := _cannot_be_read(form, model)):
+    if form is not None and (problem := _cannot_be_read(form, quantization, model)):
         _refuse(model, *problem)
 
 
@@ -91,10 +103,10 @@ def require_mergeable(quantization: Mapping[str, Any], model: ModelSpec) -> None
     """Refuses a format of which `ft merge` does not know the plain weights.
 
     Raises:
-        UserError: it is none of bitsandbytes'.
+        UserError: it is none of bitsandbytes', GPTQ's or AWQ's.
     """
     form = _form(quantization, model)
-    if form is not None and form is not _FORMATS[OWN]:
+    if form is not None and not form.is_merged:
         what = f"is held in few bits by {form.title}, onto which nothing is merged"
         fix = "use the base and the adapter together, as `ft infer` and peft do"
         _refuse(model, what, fix)
@@ -110,14 +122,23 @@ def _refuse(model: ModelSpec, what: str, fix: str) -> NoReturn:
     raise UserError(Problem(what, f"base_model: {model.base_model}", fix=fix))
 
 
-def _cannot_be_read(form: _Format, model: ModelSpec) -> tuple[str, str] | None:
+def _cannot_be_read(
+    form: _Format, quantization: Mapping[str, Any], model: ModelSpec
+) -> tuple[str, str] | None:
     held = f"holds its weights in few bits, by {form.title}"
     if form.obstacle:
         return f"{held}: {form.obstacle}", _PLAIN
+    for key, possible in (form.layouts or {}).items():
+        if quantization.get(key) not in possible:
+            return f"{held}, with {key}: {quantization.get(key)}, which is not read here", _PLAIN
     missing = [name for name in form.packages if importlib.util.find_spec(name) is None]
     if missing:
         what = f"{held}, which needs {' and '.join(missing)}, not installed"
         return what, f"pip install {' '.join(missing)}; or {_PLAIN}"
+    old = [name for name in form.packages if _major_version(name) < _OLDEST.get(name, 0)]
+    if old:
+        what = f"{held}, which needs {old[0]} {_OLDEST[old[0]]} or later"
+        return what, f"pip install --upgrade {' '.join(old)}; or {_PLAIN}"
     bits = "load_in_4bit" if model.load_in_4bit else "load_in_8bit"
     if form is not _FORMATS[OWN] and (model.load_in_4bit or model.load_in_8bit):
         return f"{held}, and {bits} asks for others", f"set {bits}: false"
@@ -140,6 +161,13 @@ def _cannot_be_trained(
         what = f"{held}, as {_torchao_kind(quantization)}: torchao trains on 8 bits only"
         return what, _PLAIN
     return None
+
+
+def _major_version(package: str) -> int:
+    try:
+        return int(importlib.metadata.version(package).partition(".")[0])
+    except (importlib.metadata.PackageNotFoundError, ValueError):  # built from source, maybe
+        return max(_OLDEST.values())
 
 
 def _torchao_kind(quantization: Mapping[str, Any]) -> str:

@@ -14,14 +14,17 @@ import torch
 from torch import Tensor, nn
 
 import ft.model.patches  # noqa: F401  # first: peft imports bitsandbytes
-from ft.kernels.four_bit import FourBitWeight, dequantize, with_plain_scales
-from ft.kernels.frozen_linear import frozen_linear
+from ft.kernels.four_bit import FourBitWeight
+from ft.kernels.frozen_linear import PackedWeight, frozen_linear
 from ft.kernels.lora_linear import lora_linear
 from ft.kernels.scaled_cast import scaled_cast
+from ft.model.grouped import GroupedLinear, WeightHolder, in_compute_format
 
 # isort: split
 import bitsandbytes as bnb
+from peft.tuners.lora.awq import AwqLoraLinear
 from peft.tuners.lora.bnb import Linear4bit as LoraLinear4bit
+from peft.tuners.lora.gptq import GPTQLoraLinear
 from peft.tuners.lora.layer import Linear as LoraLinear
 from peft.tuners.lora.layer import LoraLayer
 
@@ -59,7 +62,7 @@ def hold_weights(part: nn.Module, *, dequantized: bool, dtype: torch.dtype) -> i
     """
     num_bytes = 0
     for module in part.modules():
-        if isinstance(module, _PackedHolder):
+        if isinstance(module, WeightHolder):
             module.hold(dequantized, dtype)
             held = module.held_weight
             num_bytes += 0 if held is None else held.numel() * held.element_size()
@@ -116,28 +119,6 @@ def packed_weight(layer: Any) -> FourBitWeight:
     )
 
 
-class _PackedHolder:
-    """A layer with a 4-bit weight, and for a while with what that stands for."""
-
-    held_weight: Tensor | None = None
-    _packed: FourBitWeight | None = None
-
-    def hold(self, dequantized: bool, dtype: torch.dtype) -> None:
-        packed = packed_weight(self._four_bit_layer())
-        held = dequantize(packed).to(dtype) if dequantized else None
-        object.__setattr__(self, "held_weight", held)
-        object.__setattr__(self, "_packed", packed if dequantized else with_plain_scales(packed))
-
-    def _four_bit_layer(self) -> Any:
-        raise NotImplementedError
-
-    def _weight(self) -> Tensor | FourBitWeight:
-        if self.held_weight is not None:
-            return self.held_weight
-        assert self._packed is not None
-        return self._packed
-
-
 class _ShortLora:
     """The forward of a layer with one plain adapter."""
 
@@ -151,8 +132,8 @@ class _ShortLora:
         dropout = self.lora_dropout[self._active_adapter[0]]
         a, b, scaling = self._factors()
         return lora_linear(
-            _in_compute_format(x),
-            self._weight(),
+            in_compute_format(x),
+            self.weight_to_use(),
             self.base_layer.bias,
             a,
             b,
@@ -176,27 +157,45 @@ class _ShortLora:
 
 
 class _ShortLoraLinear(_ShortLora, LoraLinear):  # type: ignore[misc]
-    def _weight(self) -> Tensor:
+    def weight_to_use(self) -> Tensor:
         weight: Tensor = self.base_layer.weight
         return weight
 
 
-class _ShortLora4bit(_PackedHolder, _ShortLora, LoraLinear4bit):  # type: ignore[misc]
-    def _four_bit_layer(self) -> Any:
-        return self.base_layer
+class _ShortLora4bit(WeightHolder, _ShortLora, LoraLinear4bit):  # type: ignore[misc]
+    def pack(self) -> FourBitWeight:
+        return packed_weight(self.base_layer)
 
 
-class _ShortLinear4bit(_PackedHolder, bnb.nn.Linear4bit):  # type: ignore[misc]
+class _OnGrouped(_ShortLora):
+    """Over a layer that holds its weight itself."""
+
+    def weight_to_use(self: Any) -> Tensor | PackedWeight:
+        weight: Tensor | PackedWeight = self.base_layer.weight_to_use()
+        return weight
+
+
+class _ShortLoraGptq(_OnGrouped, GPTQLoraLinear):  # type: ignore[misc]
+    pass
+
+
+class _ShortLoraAwq(_OnGrouped, AwqLoraLinear):  # type: ignore[misc]
+    pass
+
+
+class _ShortLinear4bit(WeightHolder, bnb.nn.Linear4bit):  # type: ignore[misc]
     def forward(self, x: Tensor) -> Tensor:
-        return frozen_linear(_in_compute_format(x), self._weight(), self.bias)
+        return frozen_linear(in_compute_format(x), self.weight_to_use(), self.bias)
 
-    def _four_bit_layer(self) -> Any:
-        return self
+    def pack(self) -> FourBitWeight:
+        return packed_weight(self)
 
 
 _SHORT: dict[Any, Any] = {
     LoraLinear: _ShortLoraLinear,
     LoraLinear4bit: _ShortLora4bit,
+    GPTQLoraLinear: _ShortLoraGptq,
+    AwqLoraLinear: _ShortLoraAwq,
     bnb.nn.Linear4bit: _ShortLinear4bit,
 }
 
@@ -207,7 +206,7 @@ def _exchange(module: nn.Module) -> bool:
         return False
     short.__name__ = type(module).__name__  # what libraries and messages call it
     module.__class__ = short
-    if isinstance(module, _PackedHolder):
+    if isinstance(module, WeightHolder):
         module.hold(False, torch.float32)
     return True
 
@@ -216,16 +215,14 @@ def _is_plain(layer: Any) -> bool:
     """Whether the layer computes the plain equation, with one adapter."""
     base = layer.base_layer
     return bool(
-        type(base) in (nn.Linear, bnb.nn.Linear4bit)
+        (isinstance(base, GroupedLinear) or _is_frozen_linear(base))
         and list(layer.lora_A) == list(layer.active_adapters)
         and len(layer.lora_A) == 1
         and not layer.lora_variant
         and not any(layer.lora_bias.values())
-        and not layer.fan_in_fan_out
-        and not base.weight.requires_grad
+        and not getattr(layer, "fan_in_fan_out", False)
     )
 
 
-def _in_compute_format(x: Tensor) -> Tensor:
-    device = x.device.type
-    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+def _is_frozen_linear(base: Any) -> bool:
+    return type(base) in (nn.Linear, bnb.nn.Linear4bit) and not base.weight.requires_grad

@@ -18,6 +18,7 @@ import ft.model.patches  # noqa: F401  # first: peft imports bitsandbytes
 from ft.model.attention import Attention
 from ft.model.base_check import ADAPTER_WEIGHTS
 from ft.model.execution import Execution
+from ft.model.grouped import GroupedLinear
 from ft.model.hardware import Hardware
 from ft.model.head import LossHead
 from ft.model.host_copies import HostCopies
@@ -72,8 +73,11 @@ class LoadedModel:
 
     @property
     def num_parameters(self) -> int:
-        """All parameters, tied ones once, 4-bit ones as what they stand for."""
-        return sum(_num_weights(parameter) for parameter in self.model.parameters())
+        """All parameters, tied ones once, those in few bits as what they stand for."""
+        packed = [layer for layer in self.model.modules() if isinstance(layer, GroupedLinear)]
+        return sum(_num_weights(parameter) for parameter in self.model.parameters()) + sum(
+            layer.num_weights for layer in packed
+        )
 
     @property
     def num_trainable(self) -> int:

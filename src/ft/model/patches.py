@@ -8,13 +8,15 @@ to a library's attributes.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from typing import Any
 
 import transformers
@@ -45,6 +47,23 @@ def _without_hub_kernels() -> Iterator[None]:
 with _without_hub_kernels():
     import bitsandbytes.autograd._functions
     import bitsandbytes.nn.modules
+
+
+def import_gptqmodel() -> None:
+    """The package that reads GPTQ and AWQ, without its word of itself and its settings.
+
+    On import it prints, and sets CUDA's allocation and order of cards for this process and those
+    that it starts.
+    """
+    if "gptqmodel" in sys.modules:
+        return
+    before = dict(os.environ)
+    with redirect_stdout(StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        importlib.import_module("logbar").LogBar.shared().setLevel(logging.ERROR)
+        importlib.import_module("gptqmodel")
+    for name in set(os.environ) - set(before):
+        del os.environ[name]
 
 
 @dataclass(frozen=True)
@@ -134,6 +153,13 @@ def _adapt_quantized_parameters() -> None:
     ParamWrapper._takes_parametrized = True
 
 
+def _leave_gptqmodel_where_it_is_not_needed() -> None:
+    from peft.tuners.lora import awq, gptq
+
+    for module in (awq, gptq):
+        module.is_gptqmodel_available = lambda: "gptqmodel" in sys.modules
+
+
 class _Int8CastFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         return not record.getMessage().startswith("MatMul8bitLt: inputs will be cast from")
@@ -208,6 +234,13 @@ PATCHES = (
         "adapter came, and takes nothing off again afterwards",
         remove_when="ParamWrapper removes _LoraFactorsProxy and does not read from the cache",
         apply=_adapt_quantized_parameters,
+    ),
+    Patch(
+        name="peft: gptqmodel is not imported for a base that is not its own",
+        reason="peft asks it about each layer of any base; its import takes seconds, changes other "
+        "libraries and the environment, and fails without optimum",
+        remove_when="peft looks whether the base is quantized first",
+        apply=_leave_gptqmodel_where_it_is_not_needed,
     ),
 )
 

@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from ft.model.grouped import is_packed
 from ft.model.label_head import head_modules, is_in_head
 from ft.runtime.errors import Problem, UserError
 from ft.spec.runspec import AdapterSpec
@@ -128,7 +129,7 @@ def linear_layer_names(model: Any) -> set[str]:
     names = {
         path
         for path, layer in model.named_modules()
-        if isinstance(layer, nn.Linear | Conv1D)
+        if (isinstance(layer, nn.Linear | Conv1D) or is_packed(layer))
         and layer is not head
         and not is_in_head(path, label_head)
         and not _gives_more(layer)
@@ -156,7 +157,7 @@ def saved_names(model: Any, spec: AdapterSpec, *, has_new_tokens: bool) -> set[s
         name
         for name in saved
         for path, layer in model.named_modules()
-        if _matches(name, path) and hasattr(getattr(layer, "weight", None), "quant_state")
+        if _matches(name, path) and _is_in_few_bits(layer)
     )
     if quantized:
         raise UserError(
@@ -173,6 +174,10 @@ def saved_names(model: Any, spec: AdapterSpec, *, has_new_tokens: bool) -> set[s
         if saved & {embedding, *heads}:
             saved = (saved - set(heads)) | {embedding}  # peft ties the head to it
     return saved
+
+
+def _is_in_few_bits(layer: nn.Module) -> bool:
+    return is_packed(layer) or hasattr(getattr(layer, "weight", None), "quant_state")
 
 
 def embedding_names(model: Any) -> list[str]:
@@ -222,7 +227,7 @@ def has_transposed_weights(model: Any) -> bool:
 
 
 def _is_adaptable(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Linear | nn.Embedding | Conv1D)
+    return isinstance(layer, nn.Linear | nn.Embedding | Conv1D) or is_packed(layer)
 
 
 def _named_by(target: str, paths: list[str]) -> set[str]:
