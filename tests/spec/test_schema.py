@@ -9,7 +9,11 @@ from ft.spec.key_table import key_table
 from ft.spec.schema import json_schema
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = [*sorted((ROOT / "configs").glob("*.yml")), ROOT / "tests/fixtures/sql.yml"]
+CONFIGS = [
+    *sorted((ROOT / "configs").glob("*.yml")),
+    *sorted((ROOT / "examples").glob("*/*.yml")),
+    ROOT / "tests/fixtures/sql.yml",
+]
 SMALL = {"base_model": "x", "learning_rate": 1e-4, "datasets": [{"path": "d.jsonl"}]}
 
 
@@ -96,6 +100,9 @@ class TestWithAValidator:
             {"datasets": ["d.jsonl"]},
             {"flash_attention": True},
             {"bf16": "auto"},
+            {"report_to": "none"},
+            {"id2label": {0: "bad", 1: "good"}},
+            {"interleave_probs": "0.7,0.3"},
         ],
     )
     def test_what_is_right(self, validator, right):

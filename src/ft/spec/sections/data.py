@@ -20,7 +20,10 @@ def _numbers(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-Probabilities = Annotated[tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(_numbers)]
+_Weights = tuple[Annotated[float, Field(gt=0)], ...]
+Probabilities = Annotated[
+    _Weights, BeforeValidator(_numbers, json_schema_input_type=_Weights | str)
+]
 
 
 class MappingLayout(Section):

@@ -31,7 +31,12 @@ def _names_in_order(value: Any) -> Any:
     return names
 
 
-LabelNames = Annotated[Names, BeforeValidator(_names_in_order)]
+LabelNames = Annotated[
+    Names,
+    BeforeValidator(
+        _names_in_order, json_schema_input_type=tuple[str | int, ...] | dict[int, str | int]
+    ),
+]
 """Names by number; a mapping number -> name becomes this."""
 
 Weight = Annotated[float, Field(gt=0.0)]

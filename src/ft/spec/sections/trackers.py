@@ -27,7 +27,10 @@ def _as_names(value: Any) -> Any:
     return tuple(names) if names != ("none",) and isinstance(names, list | tuple) else ()
 
 
-Trackers = Annotated[tuple[TrackerName, ...], BeforeValidator(_as_names)]
+Trackers = Annotated[
+    tuple[TrackerName, ...],
+    BeforeValidator(_as_names, json_schema_input_type=tuple[TrackerName | Literal["none"], ...]),
+]
 
 
 _SWITCHES: dict[TrackerName, tuple[str, str | None]] = {
