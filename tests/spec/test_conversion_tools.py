@@ -232,6 +232,19 @@ def test_pretraining_becomes_completion(folder):
             "use_rslora: true\nlora_rank: 16\nlora_alpha: 32",
             {"lora_alpha": 32, "peft_use_rslora": True},
         ),
+        ("pissa_init: true\nquantization_bit: null", {"peft_init_lora_weights": "pissa_niter_16"}),
+        (
+            "pissa_init: true\npissa_iter: -1\nquantization_bit: null",
+            {"peft_init_lora_weights": "pissa"},
+        ),
+        (
+            "finetuning_type: oft\noft_block_size: 16",
+            {"adapter": "oft", "oft_block_size": 16, "lora_target_linear": True},
+        ),
+        (
+            "use_swanlab: true\nswanlab_run_name: one",
+            {"use_swanlab": True, "swanlab_experiment_name": "one"},
+        ),
         ("pure_bf16: true", {"bf16": "full"}),
         ("bf16: false", {"bf16": False}),
         ("max_steps: 100", {"max_steps": 100}),

@@ -7,7 +7,6 @@ from typing import Any, get_args
 
 from ft.spec.conversion.draft import Draft, No, Row, To
 from ft.spec.document import parse_scalar
-from ft.spec.key_table import key_table
 from ft.spec.runspec import Optimizers, Schedules, TrackerName
 
 _RESUMES = "the same command resumes by itself"
@@ -60,23 +59,6 @@ def arguments(value: Any) -> dict[str, Any]:
             raise ValueError("write it as a mapping: {name: value}")
         return {name.strip(): parse_scalar(text) for name, text in pairs}
     return dict(value)
-
-
-def carry_rank_stabilized(draft: Draft) -> None:
-    """`use_rslora`: alpha / sqrt(r) in place of alpha / r, which a larger alpha says as well."""
-    if not draft.take("use_rslora"):
-        return
-    if key_table()["peft_use_rslora"].state == "works":
-        draft.carry("use_rslora", "peft_use_rslora", True)
-        return
-    rank, alpha = (
-        draft.ours[key].value if key in draft.ours else 16 for key in ("lora_r", "lora_alpha")
-    )
-    scaled = round(float(alpha) * float(rank) ** 0.5, 6)
-    draft.carry(
-        "use_rslora", "lora_alpha", scaled, comment=f"{alpha:g} x sqrt({rank}): rank-stabilized"
-    )
-    draft.change("use_rslora", f"the same scale, as lora_alpha: {alpha:g} x sqrt({rank})")
 
 
 def names(value: Any) -> list[str]:

@@ -9,7 +9,6 @@ from ft.spec.conversion.draft import Draft, No, Row, To
 from ft.spec.conversion.hf_arguments import (
     HF_DEFAULTS,
     HF_ROWS,
-    carry_rank_stabilized,
     carry_training,
     names,
     whole,
@@ -52,7 +51,7 @@ def _inverse(value: Any) -> bool:
     return not value
 
 
-_OTHER_METHOD = "another method of tuning: set adapter: lora, qlora, or none for all parameters"
+_OTHER_METHOD = "another method of tuning: set adapter to one of docs/methods.md, or to none"
 _CPU_OFFLOAD = "set gradient_checkpointing: true to save memory"
 
 ROWS: dict[str, Row] = {
@@ -67,6 +66,9 @@ ROWS: dict[str, Row] = {
     "lora_dropout": To("lora_dropout", float),
     "loraplus_lr_ratio": To("loraplus_lr_ratio"),
     "use_dora": To("peft_use_dora"),
+    "use_rslora": To("peft_use_rslora"),
+    "pissa_convert": No("what is saved fits the base as it is"),
+    "oft_block_size": To("oft_block_size", whole),
     "add_tokens": To("tokens", names),
     "disable_gradient_checkpointing": To("gradient_checkpointing", _inverse),
     "early_stopping_steps": To("early_stopping_patience", whole),
@@ -107,11 +109,11 @@ ROWS: dict[str, Row] = {
     "double_quantization": No("4 bits are always quantized twice here", unless=(True,)),
     "create_new_adapter": No("lora_model_dir goes on from one adapter"),
     "ray_run_name": No("one machine, no Ray"),
-    "project": No("no tracker is connected"),
+    "project": No("set trackio_project_name to log to Trackio"),
     **dict.fromkeys(
         ["use_galore", "use_badam", "use_apollo", "use_adam_mini", "use_muon", "use_llama_pro",
-         "pissa_init", "mixture_of_depths", "fp8", "use_dft_loss", "freeze_trainable_layers",
-         "freeze_trainable_modules", "freeze_extra_modules", "oft_rank", "oft_block_size"],
+         "mixture_of_depths", "fp8", "use_dft_loss", "freeze_trainable_layers",
+         "freeze_trainable_modules", "freeze_extra_modules", "oft_rank"],
         No(_OTHER_METHOD),
     ),
     **dict.fromkeys(
@@ -119,10 +121,10 @@ ROWS: dict[str, Row] = {
          "max_new_tokens", "temperature", "top_p", "top_k", "do_sample", "repetition_penalty"],
         No(_NOT_TRAINING),
     ),
-    **dict.fromkeys(
-        ["swanlab_project", "use_swanlab", "swanlab_run_name", "swanlab_mode"],
-        No("no tracker is connected; every metric is in events.jsonl"),
-    ),
+    "use_swanlab": To("use_swanlab"),
+    "swanlab_project": To("swanlab_project", str),
+    "swanlab_run_name": To("swanlab_experiment_name", str),
+    "swanlab_mode": To("swanlab_mode", str),
 }  # fmt: skip
 
 DEFAULTS: dict[str, Any] = {
@@ -180,23 +182,20 @@ def _carry_method(draft: Draft) -> None:
         for name in ("lora_rank", "lora_alpha", "lora_target", "lora_dropout"):
             draft.take(name)
         return
-    adapter = "qlora" if bits == 4 else "lora"
-    if method != "lora":
+    adapter = "oft" if method == "oft" else "qlora" if bits == 4 else "lora"
+    if method not in ("lora", "oft"):
         draft.lose(
             key, method, f"not here; adapter: {adapter} is written in its place: your choice"
         )
-    draft.carry(key if method == "lora" else "", "adapter", adapter)
+    draft.carry(key if method in ("lora", "oft") else "", "adapter", adapter)
     if bits in (4, 8):
         draft.carry("quantization_bit", f"load_in_{bits}bit", True)
     elif bits:
         draft.lose("quantization_bit", bits, "4 and 8 bits work here")
-    rank = whole(draft.take("lora_rank", _DEFAULT_RANK))
-    rank_remark = "" if "lora_rank" in draft.theirs else f"{_TOOL}'s default"
-    draft.carry("lora_rank", "lora_r", rank, comment=rank_remark)
-    alpha_remark = "" if "lora_alpha" in draft.theirs else f"{_TOOL}'s default: twice the rank"
-    alpha = draft.take("lora_alpha", 2 * rank)
-    draft.carry("lora_alpha", "lora_alpha", alpha, comment=alpha_remark)
-    carry_rank_stabilized(draft)
+    if method == "oft":
+        draft.take("lora_rank"), draft.take("lora_alpha")
+    else:
+        _carry_rank(draft)
     target = draft.take("lora_target", "all")
     if target == "all":
         draft.carry("lora_target", "lora_target_linear", True)
@@ -207,6 +206,25 @@ def _carry_method(draft: Draft) -> None:
         draft.carry("adapter_name_or_path", "lora_model_dir", first)
         if others:
             draft.lose("adapter_name_or_path", ",".join(others), "one adapter is gone on from")
+
+
+def _carry_rank(draft: Draft) -> None:
+    """Rank and scale of LoRA, and what it begins with."""
+    rank = whole(draft.take("lora_rank", _DEFAULT_RANK))
+    rank_remark = "" if "lora_rank" in draft.theirs else f"{_TOOL}'s default"
+    draft.carry("lora_rank", "lora_r", rank, comment=rank_remark)
+    alpha_remark = "" if "lora_alpha" in draft.theirs else f"{_TOOL}'s default: twice the rank"
+    alpha = draft.take("lora_alpha", 2 * rank)
+    draft.carry("lora_alpha", "lora_alpha", alpha, comment=alpha_remark)
+    num_iterations = draft.take("pissa_iter", 16)
+    if draft.take("pissa_init"):
+        if (first := _PISSA.get(num_iterations)) is None:
+            draft.lose("pissa_iter", num_iterations, "4, 16 and -1 (exact) work here")
+        draft.carry("pissa_init", "peft_init_lora_weights", first or "pissa")
+
+
+_PISSA = {-1: "pissa", 4: "pissa_niter_4", 16: "pissa_niter_16"}
+"""Steps of the randomized decomposition; -1: the exact one."""
 
 
 def _carry_packing(draft: Draft) -> None:

@@ -11,7 +11,6 @@ from ft.spec.conversion.draft import Draft, No, Row, To
 from ft.spec.conversion.hf_arguments import (
     HF_DEFAULTS,
     HF_ROWS,
-    carry_rank_stabilized,
     carry_training,
     names,
     whole,
@@ -65,6 +64,7 @@ ROWS: dict[str, Row] = {
     "model_revision": To("revision_of_model", _revision),
     "attn_implementation": To("attn_implementation", _attention),
     "use_dora": To("peft_use_dora"),
+    "use_rslora": To("peft_use_rslora"),
     "test_split_size": To("val_set_size", float),
     "streaming": To("streaming"),
     "dataset_streaming": To("streaming"),
@@ -261,7 +261,6 @@ def _carry_method(draft: Draft) -> None:
     for key, default in (("lora_r", 16), ("lora_alpha", 32), ("lora_dropout", 0.05)):
         remark = "" if key in draft.theirs else f"{_TOOL}'s default"
         draft.carry(key, key, draft.take(key, default), comment=remark)
-    carry_rank_stabilized(draft)
     _carry_targets(draft)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 from ft.spec.conversion.draft import Draft, No, Row, To
 from ft.spec.conversion.hf_arguments import (
     HF_ROWS,
-    carry_rank_stabilized,
     count_or_none,
     names,
     optimizer,
@@ -38,6 +37,7 @@ _PROMPT = (
 _EXPORT = "type `ft merge RUN` afterwards"
 _GGUF = "type `ft export RUN` after `ft merge RUN`"
 _UPLOAD = "nothing is uploaded by training"
+_LOFTQ = "set peft_init_lora_weights: loftq, with adapter: qlora and load_in_4bit: true"
 
 
 def _recomputes(value: Any) -> bool:
@@ -63,7 +63,7 @@ _SHARED: dict[str, Row] = {
     "lora_alpha": To("lora_alpha", float),
     "lora_dropout": To("lora_dropout", float),
     "max_steps": To("max_steps", count_or_none),
-    "use_rslora": No("see lora_alpha"),
+    "use_rslora": To("peft_use_rslora"),
     "use_dora": To("peft_use_dora"),
     "packing": To("sample_packing"),
     "load_in_8bit": To("load_in_8bit"),
@@ -78,7 +78,7 @@ ROWS: dict[str, Row] = {
     "use_gradient_checkpointing": To("gradient_checkpointing", _recomputes),
     "bias": To("adapter", _no_bias),
     "random_state": No("`seed` draws the adapter's first weights as well", unless=(3407,)),
-    "loftq_config": No("adapters begin at zero"),
+    "loftq_config": No(_LOFTQ),
     "dtype": No("set bf16 or fp16; auto is what the card has", unless=("None", "auto")),
     "save_model": No(_EXPORT),
     "save_method": No(_EXPORT),
@@ -118,7 +118,7 @@ SECTION_ROWS: dict[str, Row] = {
     "batch_size": To("micro_batch_size", whole),
     "random_seed": To("seed", whole),
     "gradient_checkpointing": To("gradient_checkpointing", _recomputes),
-    "use_loftq": No("adapters begin at zero"),
+    "use_loftq": No(_LOFTQ),
     "vision_all_linear": No("only texts are trained on"),
     "finetune_vision_layers": No("only texts are trained on", unless=(True,)),
     "finetune_language_layers": No("name the layers in lora_target_modules", unless=(True,)),
@@ -178,10 +178,8 @@ def _convert_flags(draft: Draft) -> None:
 
 
 def _apply(draft: Draft, table: Mapping[str, Row], defaults: Mapping[str, Any]) -> None:
-    """The table, then what needs rank and alpha to be there."""
-    draft.take("use_rslora")
+    """The table, then the plain weights of a quantized base."""
     draft.apply(table, defaults)
-    carry_rank_stabilized(draft)
     base = str(draft.ours["base_model"].value) if "base_model" in draft.ours else ""
     if plain := _QUANTIZED.sub("", base) if _QUANTIZED.search(base) else "":
         draft.set("base_model", plain, f"in the place of {base}")
