@@ -14,7 +14,8 @@ from ft.runtime.errors import FtError, UserError
 from ft.ship.merge import merge_adapter
 from ft.spec.runspec import AdapterSpec, ModelSpec
 
-CPU = Hardware("cpu", supports_bf16=True)
+CPU = Hardware("cpu", supports_bf16=True, memory_bytes=2**34)
+FP32 = Precision()
 LORA = AdapterSpec(adapter="lora", lora_r=4, lora_alpha=8)
 PROBES = [list(range(3, 30)), [7, 8, 9, 400, 401]]
 
@@ -47,13 +48,13 @@ class Run:
             optimizer.step()
             optimizer.zero_grad()
 
-    def merge(self, **options):
+    def merge(self, precision=FP32, hardware=CPU, **options):
         return merge_adapter(
             self.folder,
             self.model,
             self.adapter,
-            Precision(),
-            CPU,
+            precision,
+            hardware,
             out=self.folder / "merged",
             probe_input_ids=PROBES,
             **options,
@@ -122,6 +123,21 @@ def test_the_default_is_bf16_and_says_how_far_it_is(tiny_llama, tmp_path):
         "writing",
         "asking the merged model",
     ]
+
+
+@pytest.mark.parametrize("keys", [{}, {"load_in_4bit": True}], ids=["plain", "nf4"])
+def test_adapter_and_merged_weights_answer_in_fp32_where_they_fit(tiny_llama, tmp_path, keys):
+    run = Run(tiny_llama, tmp_path, num_steps=30, **keys)
+    bf16 = Precision("bf16", "bf16", "bf16")
+    compared = run.merge(bf16)
+    assert compared.is_compared_in_fp32
+    assert compared.mean_kl == run.merge().mean_kl, "whatever the run computed in"
+    assert "both computed in fp32" in " ".join(compared.render())
+    small = run.merge(bf16, Hardware("cpu", supports_bf16=True, memory_bytes=1))
+    assert not small.is_compared_in_fp32
+    assert compared.mean_kl < small.mean_kl / 5, "what is left is the rounding of the weights"
+    assert small.top1_as_served == small.top1_agreement
+    assert "both computed in fp32" not in " ".join(small.render())
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,21 @@ def build_skeleton(
     return Skeleton(trained, decoder_layers(trained), held)
 
 
+def count_parameters(model: ModelSpec) -> int | None:
+    """How many parameters the base has; None if it can't be built from its config alone.
+
+    Args:
+        model: The base; only its config is read.
+    """
+    try:
+        config = load_config(model.model_copy(update={"reinit_weights": True}))
+        with torch.device("meta"):
+            base = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except (UserError, RuntimeError, ValueError, TypeError, AttributeError, LookupError):
+        return None
+    return sum(int(parameter.numel()) for parameter in base.parameters())
+
+
 def _quantized(base: Any, bits: int, *, has_experts: bool) -> list[Any]:
     """What bitsandbytes would hold in few bits: every linear layer but the output head."""
     if not bits:

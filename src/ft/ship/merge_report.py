@@ -35,6 +35,10 @@ class MergeReport:
     """The bound that was applied."""
     mean_kl_on_original: float | None
     """KL(adapter on the original weights || merged); None where the base was not quantized here."""
+    is_compared_in_fp32: bool
+    """Adapter and merged weights answered in fp32; else each in its own format."""
+    top1_as_served: float
+    """Agreement of first choices with the merged model computed in ``dtype``."""
 
     @property
     def is_proven(self) -> bool:
@@ -48,12 +52,22 @@ class MergeReport:
             f"in {self.dtype}",
             f"  layers in fp32: adapter and merged differ by at most {self.max_layer_error:.1e}",
             "  files: every tensor read back as it was written",
-            f"  answers on {self.num_probe_tokens} tokens, adapter against merged files:",
+            f"  answers on {self.num_probe_tokens} tokens, adapter against merged files"
+            f"{', both computed in fp32' if self.is_compared_in_fp32 else ''}:",
             f"    mean KL {self.mean_kl:.2e} nats (bound {self.max_mean_kl:g}; without the adapter "
             f"{self.mean_kl_of_base:.2e})",
             *self._original_lines(),
             f"    same first choice {self.top1_agreement:.1%}, largest logit difference "
             f"{self.max_logit_difference:.3g}",
+            *self._served_lines(),
+        ]
+
+    def _served_lines(self) -> list[str]:
+        if not self.is_compared_in_fp32 or self.dtype == "fp32":
+            return []
+        return [
+            f"    same first choice {self.top1_as_served:.1%} once products are in {self.dtype}, "
+            "which decide near-ties anew in any model"
         ]
 
     def _original_lines(self) -> list[str]:
