@@ -40,7 +40,7 @@ def test_what_a_record_may_hold(value, task, target):
     [
         ("god", SINGLE, "unknown label"), (3, SINGLE, "unknown label"), (None, SINGLE, "no label"),
         ([1, 1], SEVERAL, "given twice"), ([1.0, 0.0], SEVERAL, "not one value a label"),
-        ("3.5", NUMBER, "no number"), (float("nan"), NUMBER, "no number"), (True, NUMBER, "number"),
+        ("3.5", NUMBER, "no number"), (10**400, NUMBER, "no number"), (float("nan"), NUMBER, "no number"), (True, NUMBER, "number"),
     ],
 )  # fmt: skip
 def test_what_it_may_not(value, task, reason):

@@ -49,7 +49,7 @@ def test_a_weight_of_0_leaves_the_record_out_with_consent(tmp_path):
     assert data.train[0].values == {}, "all that is left counts alike"
 
 
-@pytest.mark.parametrize("weight", [-1, float("nan"), float("inf"), "2", True, [1]])
+@pytest.mark.parametrize("weight", [-1, float("nan"), float("inf"), 10**400, 1e39, "2", True, [1]])
 def test_what_is_no_weight_is_refused_with_its_line(tmp_path, weight):
     with pytest.raises(UserError) as caught:
         prepared(tmp_path, [1, weight])

@@ -58,20 +58,20 @@ def learned(tmp_path_factory, tiny_llamas):
 
 
 def test_answers_as_trained_without_the_response_prefix(learned):
-    answerer = open_answerer(learned)
+    answerer = open_answerer(open_run(learned))
     prompt = answerer.prompt({"context": RECORD["context"]}, text=RECORD["question"])
     assert answerer.answer(prompt, GREEDY) == RECORD["answer"]
 
 
 def test_the_prompt_is_the_one_that_was_trained(learned):
-    answerer = open_answerer(learned)
+    answerer = open_answerer(open_run(learned))
     prompt = answerer.prompt(RECORD, text=None)
     text = f"Context: {RECORD['context']}\nQuestion: {RECORD['question']}\n"
     assert prompt == answerer.tokenizer(text)["input_ids"]
 
 
 def test_a_stream_is_the_answer_in_pieces(learned):
-    answerer = open_answerer(learned)
+    answerer = open_answerer(open_run(learned))
     prompt = answerer.prompt(RECORD, text=None)
     pieces = list(answerer.stream(prompt, GREEDY))
     assert len(pieces) > 5
@@ -79,7 +79,7 @@ def test_a_stream_is_the_answer_in_pieces(learned):
 
 
 def test_batches_answer_like_single_prompts(learned):
-    answerer = open_answerer(learned)
+    answerer = open_answerer(open_run(learned))
     prompts = [
         answerer.prompt({"context": f"CREATE TABLE t{i} ({columns})"}, text=question)
         for i, columns, question in (
@@ -91,18 +91,18 @@ def test_batches_answer_like_single_prompts(learned):
 
 
 def test_the_base_below_answers_differently(learned):
-    tuned, base = open_answerer(learned), open_answerer(learned, is_base=True)
+    tuned, base = open_answerer(open_run(learned)), open_answerer(open_run(learned), is_base=True)
     prompt = tuned.prompt(RECORD, text=None)
     assert base.answer(prompt, GREEDY) != tuned.answer(prompt, GREEDY)
 
 
 def test_a_missing_field_names_the_option_to_add(learned):
     with pytest.raises(UserError, match="--field context="):
-        open_answerer(learned).prompt({}, text="How many?")
+        open_answerer(open_run(learned)).prompt({}, text="How many?")
 
 
 def test_fields_that_nothing_reads_and_fields_given_twice_are_mistakes(learned):
-    answerer = open_answerer(learned)
+    answerer = open_answerer(open_run(learned))
     with pytest.raises(UserError, match="no field 'contxt'"):
         answerer.require_known({"contxt": "x"})
     with pytest.raises(UserError, match="given twice"):
@@ -110,14 +110,14 @@ def test_fields_that_nothing_reads_and_fields_given_twice_are_mistakes(learned):
 
 
 def test_sampling_is_repeatable_by_its_seed(learned):
-    answerer = open_answerer(learned)
+    answerer = open_answerer(open_run(learned))
     prompt = answerer.raw_prompt("SELECT")
     hot = [answerer.answer(prompt, Sampling(20, temperature=5.0, seed=seed)) for seed in (1, 1, 2)]
     assert hot[0] == hot[1] != hot[2]
 
 
 def test_a_checkpoint_that_says_no_cache_is_asked_with_one_all_the_same(learned):
-    answerer = open_answerer(learned)
+    answerer = open_answerer(open_run(learned))
     base = answerer.loaded.model.get_base_model()
     base.config.use_cache = base.generation_config.use_cache = False
     widths = []
@@ -136,7 +136,7 @@ def test_a_checkpoint_that_says_no_cache_is_asked_with_one_all_the_same(learned)
 def test_room_for_answers_follows_the_longest_reference(learned):
     directory = RunDirectory(learned)
     result = compare_with_base(directory, num_records=3, batch_size=3, on_event=lambda event: None)
-    num_tokens = len(open_answerer(learned).tokenizer(RECORD["answer"])["input_ids"])
+    num_tokens = len(open_answerer(open_run(learned)).tokenizer(RECORD["answer"])["input_ids"])
     assert num_tokens < result["max_new_tokens"] < 3 * num_tokens
     assert result["tuned"]["exact_match"] == 1.0
 
@@ -168,7 +168,7 @@ def test_changed_data_is_not_measured_on(learned, tmp_path):
 def test_merged_gives_the_same_answer_and_plain_transformers_loads_it(learned):
     lines = merge_run(RunDirectory(learned), onto="dequantized", on_event=lambda event: None)
     assert "onto the dequantized base" in lines[0]
-    merged = open_answerer(learned / "merged")
+    merged = open_answerer(open_run(learned / "merged"))
     prompt = merged.prompt(RECORD, text=None)
     assert merged.answer(prompt, GREEDY) == RECORD["answer"]
     plain = AutoModelForCausalLM.from_pretrained(learned / "merged")
@@ -181,7 +181,7 @@ def test_merged_gives_the_same_answer_and_plain_transformers_loads_it(learned):
 def test_plain_peft_loads_the_run_and_its_logits_equal_ours(tmp_path, tiny_llama):
     """fp32, to 1e-5: the adapter in the run's folder needs nothing of ours."""
     run(write_config(tmp_path, tiny_llama, max_steps=4))
-    ours = open_answerer(tmp_path / "out")
+    ours = open_answerer(open_run(tmp_path / "out"))
     prompt = ours.prompt(RECORD, text=None)
     base = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32)
     theirs = PeftModel.from_pretrained(base, tmp_path / "out").eval()
@@ -195,7 +195,7 @@ def test_a_full_fine_tune_is_a_model_folder_and_answers(tmp_path, tiny_llamas):
     heldout = [{"path": str(tmp_path / "data.jsonl"), "type": "context_qa.load_v2"}]
     keys |= {"test_datasets": heldout, "eval_strategy": "no", "save_strategy": "no"}
     run(write_config(tmp_path, tiny_llamas["chatml"], **keys))
-    answerer = open_answerer(tmp_path / "out")
+    answerer = open_answerer(open_run(tmp_path / "out"))
     assert answerer.answer(answerer.prompt(RECORD, text=None), GREEDY) == RECORD["answer"]
     result = compare_with_base(
         RunDirectory(tmp_path / "out"),
@@ -210,7 +210,7 @@ def test_a_full_fine_tune_is_a_model_folder_and_answers(tmp_path, tiny_llamas):
     with pytest.raises(UserError, match="full model already"):
         merge_run(RunDirectory(tmp_path / "out"), onto="plain", on_event=lambda event: None)
     with pytest.raises(UserError, match="no base beside it"):
-        open_answerer(tmp_path / "out", is_base=True)
+        open_answerer(open_run(tmp_path / "out"), is_base=True)
 
 
 def test_a_runs_own_code_is_run_only_where_it_was_run_before(tmp_path, tiny_llama, monkeypatch):
@@ -220,15 +220,18 @@ def test_a_runs_own_code_is_run_only_where_it_was_run_before(tmp_path, tiny_llam
     shutil.copyfile(source, tmp_path / "context_qa2.py")
     run(write_config(tmp_path, tiny_llama, max_steps=1), "--datasets.0.type", "./context_qa2.py")
     (tmp_path / "context_qa2.py").unlink()
-    trained_here = open_answerer(tmp_path / "out")
+    trained_here = open_answerer(open_run(tmp_path / "out"))
     prompt = trained_here.prompt(RECORD, text=None)
     text = trained_here.tokenizer.decode(prompt)
     assert text.startswith("SYSTEM: Use the following contextual information")
     assert text.endswith("ASSISTANT:")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "elsewhere"))
     with pytest.raises(UserError, match="--trust-remote-code"):
-        open_answerer(tmp_path / "out").prompt(RECORD, text=None)
-    assert open_answerer(tmp_path / "out", trusts_code=True).prompt(RECORD, text=None) == prompt
+        open_answerer(open_run(tmp_path / "out")).prompt(RECORD, text=None)
+    assert (
+        open_answerer(open_run(tmp_path / "out", trusts_code=True)).prompt(RECORD, text=None)
+        == prompt
+    )
 
 
 def test_what_is_no_run_says_so(tmp_path):

@@ -11,6 +11,7 @@ import yaml
 
 from ft.evaluate.answer import open_answerer
 from ft.evaluate.generate import Sampling
+from ft.evaluate.trained import open_run
 from ft.spec import load_spec
 from runs import curve, events, run, write_records
 
@@ -63,7 +64,7 @@ def test_sql_learns_the_answer_and_strips_its_prefix(tmp_path, llama):
     options = ("--datasets.0.path", str(records), "--val-set-size", "8")
     out = train("sql", llama, tmp_path / "out", *options)
     assert len(curve(out)) == 2
-    answerer = open_answerer(out)
+    answerer = open_answerer(open_run(out))
     asked = answerer.tokenizer.decode(answerer.prompt({"context": "C"}, text="Q"))
     assert asked.endswith("Context: C\nQuestion: Q\n")
 
@@ -74,7 +75,7 @@ def test_sentiment_is_asked_with_its_own_template_and_ends_by_itself(tmp_path, l
     assert config_value("sentiment_zh", "save_total_limit") == 2
     data = next(iter(events(out, "data")))
     assert "10" in str(data["summary"])
-    answerer = open_answerer(out)
+    answerer = open_answerer(open_run(out))
     prompt = answerer.prompt({"input": "很好"}, text="判断情感")
     asked = answerer.tokenizer.decode(prompt)  # this tokenizer's bytes are special tokens to it
     assert (
@@ -120,7 +121,7 @@ def test_prompt_tuning_trains_its_positions_alone(tmp_path, tiny_llama):
     out = train("prompt_tuning", tiny_llama, tmp_path / "out")
     (model,) = events(out, "model")
     assert model["num_trainable"] == 16 * 64, "positions x width of the tiny base"
-    answerer = open_answerer(out)
+    answerer = open_answerer(open_run(out))
     prompt = answerer.prompt({"input": "The box was empty."}, text="Sort this message.")
     answerer.answer(prompt, Sampling(max_new_tokens=4))
 

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from few_bits import save_few_bits
 from ft.evaluate.answer import open_answerer
 from ft.evaluate.generate import Sampling
+from ft.evaluate.trained import open_run
 from ft.model import Hardware, Precision, build_model, load_tokenizer
 from ft.runtime import Interrupted, RunDirectory
 from ft.ship.merged import merge_run
@@ -121,7 +122,7 @@ def test_a_run_stops_resumes_answers_and_is_merged(bases, tmp_path):
     weights, others = (load_file(each / "adapter_model.safetensors") for each in (out, resumed))
     torch.testing.assert_close(weights, others, rtol=0, atol=0)
 
-    trained = open_answerer(out)
+    trained = open_answerer(open_run(out))
     assert isinstance(
         trained.answer(trained.prompt({"context": "x"}, text="Count"), Sampling(max_new_tokens=4)),
         str,

@@ -50,9 +50,9 @@ def test_bf16_full_trains_bf16_weights_without_autocast():
 
 
 def test_only_fp16_needs_a_loss_scaler():
-    assert choose(TURING).needs_loss_scaling
-    assert not choose(HOPPER).needs_loss_scaling
-    assert not choose(CPU, fp16=True).needs_loss_scaling
+    assert choose(TURING).autocast == "fp16"
+    assert choose(HOPPER).autocast != "fp16"
+    assert choose(CPU, fp16=True).autocast != "fp16"
 
 
 def test_tf32_where_the_card_has_it():

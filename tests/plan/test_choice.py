@@ -14,7 +14,7 @@ from ft.plan.shape import LayerShape, ModelShape, Weights
 TRACE = LayerTrace(10.0, 100.0, 0.0, 20.0, 0.0)
 LAYER = LayerShape(
     Weights(
-        num_frozen=1000, num_trained=10, num_quantized=1000, num_products=1000,
+        num_trained=10, num_products=1000,
         held_bytes=600.0, adapter_bytes=40.0, gradient_bytes=40.0, copy_bytes=2000.0,
         largest_copy_bytes=500.0,
     ),
@@ -22,8 +22,8 @@ LAYER = LayerShape(
 )  # fmt: skip
 MODEL = ModelShape(
     layers=(LAYER,) * 4,
-    outside=Weights(num_frozen=100, held_bytes=200.0),
-    hidden_size=1, vocab_size=10, attention_size=1, activation_bytes=2, head_bytes=2,
+    outside=Weights(held_bytes=200.0),
+    hidden_size=1, vocab_size=10, attention_size=1, head_bytes=2,
     trains_head=False,
 )  # fmt: skip
 NEED = RunNeed(

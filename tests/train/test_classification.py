@@ -281,6 +281,8 @@ def test_what_cannot_be_is_refused_before_the_first_step(tmp_path, tiny_encoders
             {"greater_is_better": True, "load_best_model_at_end": True, "val_set_size": 4},
             "less of a loss is better",
         ),
+        ({"id2label": ["bad", "bad"]}, "names that differ"),
+        ({"id2label": [{}, "bad"]}, "expected a text"),
         ({"id2label": ["bad", "worse"]}, "unknown label"),
     ]:
         with pytest.raises(UserError, match=match):

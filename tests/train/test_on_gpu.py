@@ -7,6 +7,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import tiny
 from ft.evaluate.answer import open_answerer
 from ft.evaluate.generate import Sampling
+from ft.evaluate.trained import open_run
 from ft.runtime import Interrupted, MachineError, RunDirectory
 from ft.ship.merged import merge_run
 from runs import curve, events, run, stop_after, write_config
@@ -73,7 +74,7 @@ def test_merges_and_answers(tmp_path, tiny_llama):
     merge_run(RunDirectory(tmp_path / "out"), onto="dequantized", on_event=lambda event: None)
     record = {"question": "How many?", "context": "CREATE TABLE t1 (c0 INTEGER)"}
     for folder in (tmp_path / "out", tmp_path / "out" / "merged"):
-        answerer = open_answerer(folder)
+        answerer = open_answerer(open_run(folder))
         prompt = answerer.prompt(record, text=None)
         assert answerer.loaded.device.type == "cuda"
         pieces = list(answerer.stream(prompt, Sampling(max_new_tokens=8)))

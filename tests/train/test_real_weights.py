@@ -7,6 +7,7 @@ import pytest
 
 from ft.evaluate.answer import open_answerer
 from ft.evaluate.generate import Sampling
+from ft.evaluate.trained import open_run
 from runs import curve, events, run, write_config, write_label_config
 
 
@@ -21,7 +22,7 @@ def test_a_few_steps_on_real_weights(tmp_path):
     losses = [event["eval_loss"] for event in events(tmp_path / "out", "evaluation")]
     assert losses[-1] < losses[0] / 2
     assert curve(tmp_path / "out")[-1][1] < 1
-    answerer = open_answerer(tmp_path / "out")
+    answerer = open_answerer(open_run(tmp_path / "out"))
     prompt = answerer.prompt(
         {"context": "CREATE TABLE t5 (c0 INTEGER)"}, text="What is the largest city? 5"
     )

@@ -15,7 +15,6 @@ the rows of a step depend neither on how it is cut into passes nor on who makes 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
@@ -179,14 +178,6 @@ class StepPlan:
         start = step_in_epoch * self.rows_per_step
         stop = min(start + self.rows_per_step, self.grouping.num_rows)
         return self._epoch(epoch).rows(start, stop)
-
-    def records_of(self, step: int) -> list[int]:
-        """The records of an optimizer step, row after row."""
-        return [record for row in self.rows_of(step) for record in row]
-
-    def share_of(self, rows: Sequence[Row], process_index: int) -> list[Row]:
-        """The rows of a step that a process trains on: they are dealt out in turn."""
-        return list(rows[process_index :: self.num_processes])
 
     def num_tokens(self, row: Row) -> int:
         """Tokens of a row's records."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import math
+import numpy as np
 
 from ft.data.records import Record
 from ft.data.segments import RecordError
 from ft.runtime.errors import Problem, UserError
+
+_LARGEST_FLOAT = float(np.finfo(np.float32).max)
 
 
 def record_weight(record: Record, field: str | None) -> float:
@@ -26,7 +28,7 @@ def record_weight(record: Record, field: str | None) -> float:
     if value is None:
         raise RecordError(f"missing field {field!r}", "it holds the record's weight")
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or value < 0:
+    if not is_number or not 0 <= value <= _LARGEST_FLOAT:
         raise UserError(
             Problem(
                 f"the weight in field {field!r} is {value!r}",
@@ -34,4 +36,4 @@ def record_weight(record: Record, field: str | None) -> float:
                 fix="a number from 0 up: 1 counts as usual, 0 leaves the record out",
             )
         )
-    return float(value)
+    return float(np.float32(value))  # as it is kept

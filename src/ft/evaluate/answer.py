@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from queue import Queue
 from threading import Thread
 from typing import Any
 
 from ft.evaluate.asked import AskedModel
 from ft.evaluate.generate import OnToken, Sampling, generate
-from ft.evaluate.trained import TrainedRun, open_run
+from ft.evaluate.trained import TrainedRun
 from ft.model import LoadedModel
 from ft.runtime import Problem, UserError
 
@@ -134,18 +133,16 @@ class Answerer(AskedModel):
             )
 
 
-def open_answerer(folder: Path, *, is_base: bool = False, trusts_code: bool = False) -> Answerer:
+def open_answerer(run: TrainedRun, *, is_base: bool = False) -> Answerer:
     """Loads a run, or a merged model, to ask it.
 
     Args:
-        folder: The run's folder, or the merged model's.
+        run: From ``open_run``.
         is_base: Ask the base below the adapter.
-        trusts_code: Run a strategy file that came with the run, whoever wrote it.
 
     Raises:
-        UserError: the folder holds no model of ours, or ``is_base`` where no base is beside it.
+        UserError: ``is_base`` where no base is beside the model.
     """
-    run = open_run(folder, trusts_code=trusts_code)
     return answerer_of(run, run.load(), is_base=is_base)
 
 

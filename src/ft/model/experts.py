@@ -78,11 +78,6 @@ def dequantize_experts(model: Any, dtype: torch.dtype) -> None:
             setattr(module, name, nn.Parameter(weight, requires_grad=False))
 
 
-def quantized_expert_names(model: Any) -> set[str]:
-    """The tensors that went through ``quantize_experts``, by their last names."""
-    return {name for module in model.modules() for name in getattr(module, "parametrizations", ())}
-
-
 def _replace_parameter_8bit(module: nn.Module, name: str) -> None:
     weight = getattr(module, name).data
     flat = weight.reshape(-1, weight.shape[-1]).to(torch.float16)

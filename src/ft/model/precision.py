@@ -59,11 +59,6 @@ class Precision:
         """Of everything that the optimizer steps: fp32, unless half precision runs unscaled."""
         return self.compute_dtype if self.autocast == "no" else torch.float32
 
-    @property
-    def needs_loss_scaling(self) -> bool:
-        """Whether gradients would underflow without a loss scaler."""
-        return self.autocast == "fp16"
-
 
 def choose_precision(spec: PrecisionSpec, hardware: Hardware, *, trains_all: bool) -> Precision:
     """The formats for what was asked for, on this hardware.

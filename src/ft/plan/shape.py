@@ -23,10 +23,7 @@ _NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 class Weights:
     """Parameters of a part of the model; bytes as they are held."""
 
-    num_frozen: int = 0
     num_trained: int = 0
-    num_quantized: int = 0
-    """Of the frozen ones, those in few bits."""
     num_products: int = 0
     """Weights that every token is multiplied with: those of linear layers of the base."""
     num_trained_products: int = 0
@@ -68,8 +65,6 @@ class ModelShape:
     vocab_size: int
     attention_size: int
     """Heads times head dimension: what attention costs a pair of tokens."""
-    activation_bytes: int
-    """Of a number between the layers."""
     head_bytes: int
     """Of a number of the hidden states that the output head takes."""
     trains_head: bool
@@ -121,9 +116,6 @@ def read_shape(
         hidden_size=config.hidden_size,
         vocab_size=config.vocab_size if head is None else head.weight.shape[0],
         attention_size=num_heads * head_dim,
-        activation_bytes=round(shapes[0].trace.input_bytes_per_token / config.hidden_size)
-        if shapes
-        else compute.itemsize,
         head_bytes=compute.itemsize,
         trains_head=head is not None and any(p.requires_grad for p in head.parameters()),
         trained_sizes=tuple(p.numel() for p in model.parameters() if p.requires_grad),
@@ -202,9 +194,7 @@ def _one(held: _Held, bits: int, compute: torch.dtype, active_share: float) -> W
     copy_bytes = float(count * compute.itemsize) if bits == _PACKED_BITS else 0.0
     share = active_share if parameter.ndim == _FUSED else 1.0
     return Weights(
-        num_frozen=count - trained,
         num_trained=trained,
-        num_quantized=count if bits else 0,
         num_products=round(count * share) if is_product else 0,
         num_trained_products=round(trained * share) if is_product else 0,
         num_adapter_columns=max(parameter.shape) if is_adapter else 0,

@@ -78,7 +78,7 @@ def infer(  # noqa: PLR0913 - an argument for each option
         raise UserError(Problem("--top-p and --top-k need a --temperature above 0"))
     folder = run or newest_run()
     quiet_libraries()
-    from ft.evaluate.answer import answerer_of
+    from ft.evaluate.answer import open_answerer
     from ft.evaluate.generate import Sampling
     from ft.evaluate.trained import open_run
 
@@ -90,7 +90,7 @@ def infer(  # noqa: PLR0913 - an argument for each option
         ask_classifier(open_classifier(opened, is_base=base), question)
         return
     sampling = Sampling(max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed)
-    ask(answerer_of(opened, opened.load(), is_base=base), question, sampling)
+    ask(open_answerer(opened, is_base=base), question, sampling)
 
 
 def evaluate(

@@ -96,7 +96,7 @@ def _numbers(value: Any, labels: Sequence[str]) -> tuple[int, ...]:
 def _bits(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise RecordError("label is no number", f"got {type(value).__name__}: {value!r}"[:200])
-    if not math.isfinite(value) or abs(value) > _LARGEST_FLOAT:
+    if abs(value) > _LARGEST_FLOAT or math.isnan(value):
         raise RecordError("label is no number", f"got {value!r}, which fp32 can't hold"[:200])
     return int(np.float32(value).view(np.int32))
 

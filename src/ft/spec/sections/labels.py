@@ -26,7 +26,7 @@ def _names_in_order(value: Any) -> Any:
     if any(isinstance(name, bool) for name in value):
         raise ValueError("names in quotes: YAML reads a bare yes, no, on or off as true or false")
     names = tuple(str(name) if isinstance(name, int) else name for name in value)
-    if len(set(names)) != len(names):
+    if any(name in names[:number] for number, name in enumerate(names)):
         raise ValueError("names that differ from one another")
     return names
 
