@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from ft.cli.preflight import check_inputs
 from ft.model import Hardware, Precision, build_model, load_tokenizer
 from ft.model.checkpoint_format import check_local_format
+from ft.model.skeleton import build_skeleton
 from ft.runtime.errors import UserError
 from ft.ship.merge import merge_adapter
 from ft.spec import load_spec
@@ -92,6 +93,32 @@ def test_what_cannot_be_trained_there_is_refused(
     base = declared(tiny_llama, tmp_path / "base", **quantization)
     with pytest.raises(UserError, match=what):
         check_local_format(ModelSpec(base_model=str(base), **model), adapter)
+
+
+@pytest.mark.parametrize(
+    ("quantization", "asked"),
+    [
+        (GPTQ, {"load_in_4bit": True}),
+        (GPTQ | {"bits": 8}, {"load_in_8bit": True}),
+        ({"quant_method": "awq", "bits": 4}, {"load_in_4bit": True}),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, {"load_in_8bit": True}),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, {"load_in_4bit": True}),
+    ],
+)
+def test_the_planner_counts_the_bits_that_are_held(
+    tmp_path, tiny_llama, monkeypatch, quantization, asked
+):
+    monkeypatch.setattr("ft.model.base.require_readable", lambda *_: None)  # no package is asked
+    base = declared(tiny_llama, tmp_path / "base", **quantization)
+    held, made = (
+        build_skeleton(model, LORA, Precision(), attention="sdpa").quantized
+        for model in (
+            ModelSpec(base_model=str(base)),
+            ModelSpec(base_model=str(tiny_llama), **asked),
+        )
+    )
+    assert held == made
+    assert len(held) == 14
 
 
 def test_a_library_that_peft_finds_too_old_is_named(tmp_path, tiny_llama, monkeypatch):

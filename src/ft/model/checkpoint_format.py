@@ -62,6 +62,21 @@ def is_held_in_few_bits(quantization: Mapping[str, Any]) -> bool:
     return quantization.get("quant_method") in _FORMATS
 
 
+def bits_held(quantization: Mapping[str, Any]) -> int:
+    """In how many bits a checkpoint's linear layers are, as the planner counts them.
+
+    Returns:
+        4, 8, or 0 for weights that are plain or will be: fewer than 4 count as 4.
+    """
+    if not is_held_in_few_bits(quantization):
+        return 0
+    if _FORMATS[quantization["quant_method"]] is _FORMATS[OWN]:
+        return 8 if quantization.get("load_in_8bit") else 4
+    if quantization["quant_method"] == "torchao":
+        return 8
+    return 8 if quantization.get("bits") == 8 else 4
+
+
 def check_local_format(model: ModelSpec, adapter: AdapterSpec) -> None:
     """Looks at a base's folder; a hub name is believed until it is loaded.
 

@@ -20,6 +20,7 @@ from transformers.pytorch_utils import Conv1D
 from ft.model.adapter import Origin, add_adapter
 from ft.model.base import fit_vocabulary, load_config
 from ft.model.base_check import read_adapter_config
+from ft.model.checkpoint_format import bits_held, quantization_of
 from ft.model.execution import decoder_layers
 from ft.model.freeze import freeze_all_but
 from ft.model.frozen import shorten_linears
@@ -74,7 +75,7 @@ def build_skeleton(
         with torch.device("meta"):
             added = fit_vocabulary(base, num_tokens)
     is_4bit = model.load_in_4bit or adapter.adapter == "qlora"
-    bits = 8 if model.load_in_8bit else 4 if is_4bit else 0
+    bits = 8 if model.load_in_8bit else 4 if is_4bit else bits_held(quantization_of(config))
     quantized = _quantized(base, bits, has_experts=model.quantize_moe_experts)
     trained: Any = base
     if adapter.adapter is not None:
@@ -112,7 +113,7 @@ def count_parameters(model: ModelSpec) -> int | None:
 
 
 def _quantized(base: Any, bits: int, *, has_experts: bool) -> list[Any]:
-    """What bitsandbytes would hold in few bits: every linear layer but the output head."""
+    """What is held in few bits: every linear layer but the output head."""
     if not bits:
         return []
     head = base.get_output_embeddings()
