@@ -8,11 +8,13 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from ft.data.batches import Flat, Padded
+from ft.evaluate.compare import compare_with_base
 from ft.evaluate.objective import SupervisedTuning
 from ft.evaluate.token_losses import CrossEntropy, PerTokenTuning
 from ft.model.attention import VARLEN
 from ft.model.varlen import register_varlen
-from runs import curve, run, write_config
+from ft.runtime import RunDirectory
+from runs import curve, events, run, write_config
 
 PAD = 2
 
@@ -102,6 +104,26 @@ def test_a_run_of_weighted_records(tmp_path, tiny_llama):
         run(config)
         losses.append([loss for _, loss, _, _ in curve(tmp_path / name / "out")])
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_ft_eval_weighs_held_out_records_as_the_run_did(tmp_path, tiny_llama):
+    import json
+
+    config = write_config(tmp_path, tiny_llama, max_steps=2, num_records=12, val_set_size=4)
+    data = tmp_path / "data.jsonl"
+    lines = enumerate(data.read_text().splitlines())
+    data.write_text(
+        "\n".join(json.dumps(json.loads(line) | {"w": 1 + 9 * (i % 2)}) for i, line in lines)
+    )
+    entry = {"path": str(data), "type": "context_qa.load_v2", "field_weight": "w"}
+    run(write_config_again(config, datasets=[entry]))
+    directory = RunDirectory(tmp_path / "out")
+    told = events(tmp_path / "out", "evaluation")[-1]["eval_loss"]
+    result = compare_with_base(
+        directory, num_records=1, batch_size=2, max_new_tokens=2, trusts_code=False,
+        on_event=lambda event: None,
+    )  # fmt: skip
+    assert result["tuned"]["loss"] == pytest.approx(told, rel=1e-4)
 
 
 def write_config_again(config, **keys):

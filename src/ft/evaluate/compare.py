@@ -17,12 +17,14 @@ from ft.evaluate.answer import Answerer, answerer_of
 from ft.evaluate.compare_labels import compare_labels
 from ft.evaluate.generate import Sampling
 from ft.evaluate.metrics import METRICS
-from ft.evaluate.objective import SupervisedTuning, held_out_loss
+from ft.evaluate.objective import held_out_loss
+from ft.evaluate.token_losses import text_objective
 from ft.evaluate.trained import TrainedRun, open_run
 from ft.model.tokenizer import load_saved_tokenizer
 from ft.runtime import OnEvent, Problem, RunDirectory, UserError
 from ft.runtime.durable import write_json
 from ft.runtime.trust import is_trusted_code
+from ft.spec import RunSpec
 
 NUM_EXAMPLES = 5
 
@@ -67,7 +69,7 @@ def compare_with_base(
     answers: dict[str, list[dict[str, Any]]] = {}
     on_event({"event": "progress", "phase": "loading model", "done": 0, "total": None})
     for name, answerer in _base_and_tuned(run):
-        loss = _loss(answerer, heldout, batch_size)
+        loss = _loss(answerer, run.spec, heldout, batch_size)
         sampling = Sampling(max_new_tokens=max_new_tokens)
         answers[name] = _answer(answerer, asked, batch_size, sampling, name, on_event)
         scores = {
@@ -152,9 +154,14 @@ def _base_and_tuned(run: TrainedRun) -> Iterator[tuple[str, Answerer]]:
         yield "tuned", answerer_of(run, loaded)
 
 
-def _loss(answerer: Answerer, heldout: TokenizedSet, batch_size: int) -> float:
+def _loss(
+    answerer: Answerer, spec: RunSpec | None, heldout: TokenizedSet, batch_size: int
+) -> float:
+    """As evaluations of the run tell it: a mean over weights, where records have some."""
+    assert spec is not None, "a merged model has no held-out records"
     num_leading = 0 if answerer.is_base else answerer.loaded.attached.num_leading_logits
-    objective = SupervisedTuning(Padded(answerer.tokenizer.pad_token_id, num_leading))
+    layout = Padded(answerer.tokenizer.pad_token_id, num_leading)
+    objective = text_objective(spec.training, spec.data, layout, None, has_loss_head=False)
     device = answerer.loaded.device
     with answerer.asked() as model:
         return held_out_loss(objective, model, heldout, batch_size=batch_size, device=device)
