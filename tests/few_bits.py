@@ -1,9 +1,10 @@
-"""Checkpoints of 4 bits in the layouts of GPTQ and AWQ, written by hand from a tiny model.
+"""Checkpoints in few bits, written by hand from a tiny model: GPTQ's and AWQ's layouts, and FP8's.
 
-Both hold w = scale * (code - zero) in groups along the inputs, codes of 0..15 packed eight to an
+The first two hold w = scale * (code - zero) in groups along the inputs, codes of 0..15 packed eight to an
 int32, and differ in what is packed (GPTQ the inputs, AWQ the outputs), in the order within an int32
 (AWQ's is shuffled) and in the zeros (GPTQ's first format stores zero - 1). Nothing is calibrated:
-codes are rounded, which is all that a test of loading and training needs.
+codes are rounded, which is all that a test of loading and training needs. FP8 is an 8-bit float for each weight and a scale for
+each block of 32 x 32.
 
 Sources: GPTQ https://arxiv.org/abs/2210.17323, AWQ https://arxiv.org/abs/2306.00978.
 """
@@ -24,6 +25,7 @@ GROUP = 32
 AWQ_ORDER = [0, 2, 4, 6, 1, 3, 5, 7]
 CONFIGS = {
     "gptq": {"desc_act": False, "sym": False, "checkpoint_format": "gptq"},
+    "fp8": {"activation_scheme": "dynamic", "weight_block_size": [GROUP, GROUP]},
     "awq": {"version": "gemm", "zero_point": True, "modules_to_not_convert": None},
 }
 
@@ -74,8 +76,19 @@ def _tensors(method: str, held: _Codes) -> dict[str, Tensor]:
     }
 
 
-def save_few_bits(base: Path, folder: Path, method: Literal["gptq", "awq"]) -> dict[str, Tensor]:
-    """Writes a tiny Llama's checkpoint again, its layers' weights in 4 bits.
+def _floats_of(weight: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """FP8 and scales by name, and the weight that they stand for."""
+    blocks = weight.unflatten(1, (-1, GROUP)).unflatten(0, (-1, GROUP))
+    scales = blocks.abs().amax((1, 3), keepdim=True) / torch.finfo(torch.float8_e4m3fn).max
+    floats = (blocks / scales).to(torch.float8_e4m3fn)
+    parts = {"weight": floats.view(weight.shape), "weight_scale_inv": scales[:, 0, :, 0].clone()}
+    return parts, (floats.float() * scales).view(weight.shape)
+
+
+def save_few_bits(
+    base: Path, folder: Path, method: Literal["gptq", "awq", "fp8"]
+) -> dict[str, Tensor]:
+    """Writes a tiny Llama's checkpoint again, its layers' weights in few bits.
 
     Args:
         base: The plain model's folder.
@@ -97,9 +110,12 @@ def save_few_bits(base: Path, folder: Path, method: Literal["gptq", "awq"]) -> d
     plain = load_file(base / "model.safetensors")
     written = {}
     for name in [key for key in plain if key.endswith("_proj.weight")]:
-        held = _codes_of(plain[name])
-        plain[name] = held.plain()
-        for part, tensor in _tensors(method, held).items():
+        if method == "fp8":
+            parts, plain[name] = _floats_of(plain[name])
+        else:
+            held = _codes_of(plain[name])
+            parts, plain[name] = _tensors(method, held), held.plain()
+        for part, tensor in parts.items():
             written[name.removesuffix("weight") + part] = tensor
     rest = {name: tensor for name, tensor in plain.items() if not name.endswith("_proj.weight")}
     save_file(written | rest, folder / "model.safetensors", {"format": "pt"})

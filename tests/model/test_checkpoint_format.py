@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from few_bits import save_few_bits
 from ft.cli.preflight import check_inputs
 from ft.model import Hardware, Precision, build_model, load_tokenizer
+from ft.model.base import load_base
 from ft.model.checkpoint_format import check_local_format
 from ft.model.skeleton import build_skeleton
 from ft.runtime.errors import UserError
@@ -83,6 +86,8 @@ TORCHAO_4 = {
             LORA,
             "by AWQ, with version: gemv, which is not read here",
         ),
+        ({"quant_method": "eetq"}, {}, LORA, "by eetq, on which nothing is trained here"),
+        ({"quant_method": "mxfp4"}, {}, LORA, "by mxfp4, and those are not trained on"),
         (TORCHAO_4, {}, LORA, "as Int4WeightOnlyConfig: torchao trains on 8 bits only"),
     ],
 )
@@ -128,6 +133,17 @@ def test_a_library_that_peft_finds_too_old_is_named(tmp_path, tiny_llama, monkey
     with pytest.raises(UserError, match="by GPTQ, which needs gptqmodel 7 or later") as caught:
         check_local_format(ModelSpec(base_model=str(base)), LORA)
     assert caught.value.problems[0].fix.startswith("pip install --upgrade gptqmodel")
+
+
+def test_a_library_that_cannot_be_imported_says_what_it_lacks(tmp_path, tiny_llama, monkeypatch):
+    for name in ("gptqmodel", "optimum", "logbar"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("import library_of_pictures\n")
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    base = declared(tiny_llama, tmp_path / "base", **GPTQ)
+    with pytest.raises(UserError, match="No module named 'library_of_pictures'"):
+        load_base(ModelSpec(base_model=str(base)), Precision(), hardware=CPU)
 
 
 def step_on(base, adapter=LORA):
@@ -193,3 +209,27 @@ def test_a_checkpoint_of_torchao_trains_and_says_that_it_is_not_merged(tiny_llam
             out=tmp_path / "merged",
             probe_input_ids=PROBES,
         )
+
+
+@pytest.mark.parametrize("adapter", [LORA, AdapterSpec()], ids=["lora", "all parameters"])
+def test_a_checkpoint_in_fp8_is_read_as_the_plain_weights_that_it_stands_for(
+    tiny_llama, tmp_path, adapter
+):
+    weights = save_few_bits(tiny_llama, tmp_path / "base", "fp8")
+    spec, loaded, losses = step_on(tmp_path / "base", adapter)
+    assert losses[-1] < losses[0]
+    frozen = load_base(spec, Precision(), hardware=CPU).model
+    read = {name: tensor for name, tensor in frozen.state_dict().items() if name in weights}
+    torch.testing.assert_close(read, weights, rtol=0, atol=0)
+    loaded.save_weights(tmp_path / "run")
+    loaded.tokenizer.tokenizer.save_pretrained(tmp_path / "run")
+    out = tmp_path / "run"
+    if adapter is LORA:
+        out = tmp_path / "merged"
+        report = merge_adapter(
+            tmp_path / "run", spec, LORA, Precision(), CPU, out=out, probe_input_ids=PROBES
+        )
+        assert report.onto == "plain"
+    saved = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+    trained = loaded.model(input_ids=torch.tensor(PROBES)).logits
+    torch.testing.assert_close(saved(torch.tensor(PROBES)).logits, trained, rtol=0, atol=0.05)

@@ -31,7 +31,12 @@ from transformers import (
 from ft.model import patches
 from ft.model.attention import read_attention_traits
 from ft.model.base_check import check_base, is_local
-from ft.model.checkpoint_format import is_held_in_few_bits, quantization_of, require_readable
+from ft.model.checkpoint_format import (
+    ask_for_plain_weights,
+    is_held_in_few_bits,
+    quantization_of,
+    require_readable,
+)
 from ft.model.experts import dequantize_experts, quantize_experts
 from ft.model.grouped import GroupedLinear, ask_for_plain_layers, plain_weight, take_over
 from ft.model.hardware import Hardware
@@ -151,7 +156,9 @@ def load_base(
         )
         return BaseModel(model, None, (*notes, "random weights to begin with"))
     is_held = is_held_in_few_bits(quantization_of(config))
-    is_packed = ask_for_plain_layers(config)
+    is_made_plain = ask_for_plain_weights(config)
+    with explained(spec.base_model, "base_model"):
+        is_packed = ask_for_plain_layers(config)
     linearized = linearized_experts(config) if spec.llama4_linearized_experts else nullcontext()
     quiet = nullcontext() if head is None else without_load_report()
     with explained(spec.base_model, "base_model", spec.revision_of_model), linearized, quiet:
@@ -171,6 +178,8 @@ def load_base(
     _require_all_weights(spec, loading, head_modules(model))
     if is_packed:
         take_over(model, precision.weights_dtype)
+    if is_made_plain:
+        _forget_few_bits(model)
     if head is not None:
         where = f"base_model: {spec.base_model}"
         notes += settle_head(model, head, loading, names_before, where)
@@ -280,6 +289,9 @@ def _forget_few_bits(model: Any) -> None:
     """
 
     def goes_backwards(conversion: Any) -> bool:
+        steps = getattr(conversion, "operations", ())
+        if any(type(step).__module__.endswith("finegrained_fp8") for step in steps):
+            return False
         try:
             conversion.reverse_transform()
         except NotImplementedError:

@@ -46,6 +46,8 @@ _FORMATS = {
     "torchao": _Format("torchao", ("torchao",)),
     "hqq": _Format("HQQ", ("hqq",), "transformers 5 does not read HQQ"),
 }
+_READ_PLAIN = "fp8"
+"""Blocks of 8-bit floats with a scale each, as DeepSeek's and Qwen's are published."""
 _OLDEST = {"gptqmodel": 7, "optimum": 1}
 """Major versions that peft asks for."""
 _PLAIN = "name a plain checkpoint, with load_in_4bit: true or load_in_8bit: true to hold it so"
@@ -60,6 +62,19 @@ def quantization_of(config: Any) -> Mapping[str, Any]:
 def is_held_in_few_bits(quantization: Mapping[str, Any]) -> bool:
     """Whether it is one of the formats that are trained as they are held."""
     return quantization.get("quant_method") in _FORMATS
+
+
+def ask_for_plain_weights(config: Any) -> bool:
+    """Tells a model's config, if its weights are in FP8, to read what they stand for.
+
+    Returns:
+        Whether they are.
+    """
+    quantization: Any = quantization_of(config)
+    if quantization.get("quant_method") != _READ_PLAIN:
+        return False
+    quantization["dequantize"] = True
+    return True
 
 
 def bits_held(quantization: Mapping[str, Any]) -> int:
@@ -105,12 +120,14 @@ def require_format(quantization: Mapping[str, Any], model: ModelSpec, adapter: A
     """Refuses a checkpoint's format that can't be read here, or not be trained as was asked.
 
     Raises:
-        UserError: its library is missing; the keys ask for other bits; or the method is none that
-            trains on it.
+        UserError: its library is missing; the keys ask for other bits; the method is none that
+            trains on it; or nothing is known to train on it.
     """
     require_readable(quantization, model)
     form = _form(quantization, model)
-    if form is not None and (problem := _cannot_be_trained(form, quantization, adapter)):
+    if form is None:
+        _require_known(quantization, model)
+    elif problem := _cannot_be_trained(form, quantization, adapter):
         _refuse(model, *problem)
 
 
@@ -125,6 +142,17 @@ def require_mergeable(quantization: Mapping[str, Any], model: ModelSpec) -> None
         what = f"is held in few bits by {form.title}, onto which nothing is merged"
         fix = "use the base and the adapter together, as `ft infer` and peft do"
         _refuse(model, what, fix)
+
+
+def _require_known(quantization: Mapping[str, Any], model: ModelSpec) -> None:
+    method = quantization.get("quant_method")
+    if method in (None, _READ_PLAIN) or model.model_quantization_config:
+        return
+    held = f"holds its weights in few bits, by {method}"
+    if method == "mxfp4":
+        fix = "set model_quantization_config: Mxfp4Config, which reads what they stand for"
+        _refuse(model, f"{held}, and those are not trained on", fix)
+    _refuse(model, f"{held}, on which nothing is trained here", _PLAIN)
 
 
 def _form(quantization: Mapping[str, Any], model: ModelSpec) -> _Format | None:

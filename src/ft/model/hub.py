@@ -60,7 +60,8 @@ _STUMBLES = (ImportError, KeyError, IndexError, TypeError, AttributeError, Recur
 def _stumbled(error: Exception, name: str, role: str) -> Problem:
     said = next((line for line in str(error).splitlines() if line.strip()), "")[:200]
     if isinstance(error, ImportError):
-        fix = "install that, or name another with tokenizer_config"
+        other = "base_model" if role == "base_model" else "with tokenizer_config"
+        fix = f"install that, or name another {other}"
         return Problem(f"needs a library that is not here: {said}", f"{role}: {name}", fix=fix)
     return Problem(
         f"cannot be read: {type(error).__name__}: {said}",
