@@ -1,16 +1,18 @@
 """Do the short way's losses lie on those of the plain way? A real base, real text, 100 steps.
 
     python benchmarks/fast_losses.py --base SMOLLM2_FOLDER --data know_sql.jsonl [--bits 4]
+    python benchmarks/fast_losses.py ... --runs truth exact          a CPU will do
 
-Four runs of the same batches and seeds, 8 records a step, LoRA on all linears:
+Runs of the same batches and seeds, 8 records a step, LoRA on all linears:
 
     truth   plain (PEFT's own forwards, padded batches, all logits), everything in fp32
-    plain   the same in bf16
+    exact   ours in fp32, compiled
+    plain   as truth, in bf16
     eager   ours in bf16, uncompiled, records end to end
     ours    ours in bf16, compiled
 
-bf16 rounds, and two ways that round differently drift apart as they train; so each is compared with
-the truth as well: ours should be no further from it than plain is.
+In fp32 ours is to lie on the truth. bf16 rounds, and two ways that round differently drift apart as
+they train; so each is compared with the truth: ours should be no further from it than plain is.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ from fast_path import FULL, Step, Trainer, build_on, losses
 from transformers import AutoTokenizer
 
 from ft.data.batches import Flat, PackedRow, Padded
+
+RUNS = ("truth", "exact", "plain", "eager", "ours")
 
 
 def rows_of(tokenizer: Any, data: Path) -> list[PackedRow]:
@@ -58,15 +62,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--bits", type=int, choices=(4, 16), default=16)
     parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--runs", nargs="+", choices=RUNS, default=RUNS)
     arguments = parser.parse_args()
     rows = rows_of(AutoTokenizer.from_pretrained(arguments.base), arguments.data)
     keys = {"base_model": str(arguments.base), "load_in_4bit": arguments.bits == 4}
     curves = {}
-    for name in ("truth", "plain", "eager", "ours"):
-        is_plain = name in ("truth", "plain")
+    for name in arguments.runs:
+        is_plain, is_fp32 = name in ("truth", "plain"), name in ("truth", "exact")
         attention = {"attn_implementation": "sdpa"} if is_plain else {}
-        loaded = build_on(keys | attention, is_plain=is_plain, computes_in_fp32=name == "truth")
-        if name == "ours":
+        loaded = build_on(keys | attention, is_plain=is_plain, computes_in_fp32=is_fp32)
+        if name in ("exact", "ours"):
             loaded.compile(print)
         is_flat = loaded.attention.is_varlen
         trainer = Trainer(loaded, Flat(FULL) if is_flat else Padded(0))
@@ -76,11 +81,15 @@ def main() -> None:
         del trainer, loaded
         gc.collect()
     for one, other in (
+        ("exact", "truth"),
         ("plain", "truth"),
         ("eager", "truth"),
         ("ours", "truth"),
+        ("eager", "plain"),
         ("ours", "plain"),
     ):
+        if not {one, other} <= curves.keys():
+            continue
         distance = (curves[one] - curves[other]).abs() / curves[other]
         result = {
             "from": one,
