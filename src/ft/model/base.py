@@ -160,7 +160,8 @@ def load_base(
     with explained(spec.base_model, "base_model"):
         is_packed = ask_for_plain_layers(config)
     linearized = linearized_experts(config) if spec.llama4_linearized_experts else nullcontext()
-    quiet = nullcontext() if head is None else without_load_report()
+    is_talkative = head is not None or is_packed  # of other formats than are used then
+    quiet = without_load_report() if is_talkative else nullcontext()
     with explained(spec.base_model, "base_model", spec.revision_of_model), linearized, quiet:
         model, loading = kind.from_pretrained(
             _path(spec.base_model),

@@ -16,6 +16,7 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs
+from torch.nn.parallel import DistributedDataParallel
 
 from ft.data.batches import TokenRow, join
 from ft.data.feed import TrainingData
@@ -205,6 +206,9 @@ def _assemble(
     optimizer = build_optimizer(training, model.trainable_parameters(), accelerator.device)
     schedule = build_schedule(training, optimizer, num_steps)
     prepared_model, optimizer = accelerator.prepare(model.model, optimizer)
+    if isinstance(prepared_model, DistributedDataParallel):
+        # Buffers never change (tables of positions, packed weights): no use in sending them around.
+        prepared_model.broadcast_buffers = False
     patience = spec.evaluation.early_stopping_patience
     return TrainingLoop(
         accelerator=accelerator,

@@ -92,7 +92,7 @@ NO_EFFECT: dict[str, str] = {
     "skip_prepare_dataset": "records are always checked before the first step",
     "num_dataset_shards_to_save": "a matter of the cache's files",
     "base_model_ignore_patterns": "only safetensors are read",
-    "gptq_disable_exllama": "the library that reads the checkpoint chooses its kernels",
+    "gptq_disable_exllama": "GPTQ's weights are multiplied by kernels of our own",
     "profiler_steps": "no profile is written",
     "profiler_steps_start": "no profile is written",
     "include_tokens_per_second": "tokens a second are always reported",
