@@ -116,6 +116,15 @@ def test_a_plan_that_another_version_stored_is_made_anew(tmp_path, tiny_llama, c
     assert stored_plan({**stored, **changes}, made) is None
 
 
+@pytest.mark.parametrize("adapter", ["vera", "oft", "boft", "lokr"])
+def test_a_method_that_looks_at_values_is_not_planned_and_says_so(tmp_path, tiny_llama, adapter):
+    keys = {"adapter": adapter, "lora_alpha": None}
+    made = planner(tmp_path, tiny_llama, 2**33, hardware=GPU, **keys)
+    plan = made.counted_plan()
+    assert plan.expected is None
+    assert "can't be counted beforehand" in plan.words[0]
+
+
 def test_rows_are_counted_by_their_lengths(tmp_path, tiny_llama):
     config = write_config(tmp_path, tiny_llama, micro_batch_size=2, gradient_accumulation_steps=1)
     rows = rows_of([10, 30, 20], load_spec(config, []).spec, trained_share=0.5)

@@ -39,6 +39,7 @@ NOT_COUNTED = (
     AttributeError,
     KeyError,
     IndexError,
+    AssertionError,
 )
 """What a model raises that can't be run without values."""
 
