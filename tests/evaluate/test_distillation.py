@@ -13,7 +13,7 @@ import yaml
 import tiny
 from ft.data.batches import Padded, join
 from ft.data.prepare import prepare_data
-from ft.evaluate.token_losses import CrossEntropy, Distilled
+from ft.evaluate.token_losses import CrossEntropy, Distilled, Scored
 from ft.runtime import UserError
 from ft.spec import load_spec
 from runs import curve, run, write_config
@@ -48,7 +48,7 @@ def test_the_loss_is_the_one_written_by_hand_and_so_is_its_gradient(temperature)
         "teacher_ids": torch.tensor([[5, 9], [7, 0], [0, 0]]),
         "teacher_logprobs": torch.tensor([[-0.1, -3.0], [-0.2, -np.inf], [-np.inf, -np.inf]]),
     }
-    ours = Distilled(**keys)(logits, targets, values, is_training=True)
+    ours = Distilled(**keys)(Scored(logits, targets, values), is_training=True)
     expected = by_hand(logits, targets, teacher, **keys)
     torch.testing.assert_close(ours, expected)
     got, wanted = (torch.autograd.grad(each.sum(), logits)[0] for each in (ours, expected))
@@ -57,8 +57,9 @@ def test_the_loss_is_the_one_written_by_hand_and_so_is_its_gradient(temperature)
 
 def test_what_is_held_out_is_measured_by_its_answers():
     logits, targets = torch.randn(3, 11), torch.tensor([5, -100, 2])
-    distilled = Distilled(1.0, 0.0, 1.0)(logits, targets, {}, is_training=False)
-    assert torch.equal(distilled, CrossEntropy()(logits, targets, {}, is_training=False))
+    scored = Scored(logits, targets, {})
+    distilled = Distilled(1.0, 0.0, 1.0)(scored, is_training=False)
+    assert torch.equal(distilled, CrossEntropy()(scored, is_training=False))
 
 
 # -- records ------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor, nn
@@ -17,23 +17,25 @@ from ft.evaluate.objective import Objective, SupervisedTuning, router_loss
 from ft.spec.runspec import DataSpec, TrainingSpec
 
 
+class Scored(NamedTuple):
+    """Tokens that are predicted, and what a model gave for them."""
+
+    logits: Tensor
+    """fp32 [K, V]."""
+    targets: Tensor
+    """int64 [K]; -100 is ignored."""
+    values: Mapping[str, Tensor]
+    """[K, ...] by name, what else is known of the tokens."""
+
+
 class TokenLosses(Protocol):
     """The loss of each token by itself."""
 
-    def __call__(
-        self,
-        logits_KV: Tensor,
-        targets_K: Tensor,
-        values: Mapping[str, Tensor],
-        *,
-        is_training: bool,
-    ) -> Tensor:
+    def __call__(self, scored: Scored, *, is_training: bool) -> Tensor:
         """fp32 [K], 0 where the target is ignored.
 
         Args:
-            logits_KV: fp32.
-            targets_K: int64; -100 is ignored.
-            values: [K, ...] by name, what else is known of the tokens.
+            scored: The tokens.
             is_training: Held-out loss leaves out what only helps to learn.
         """
         ...
@@ -45,18 +47,11 @@ class CrossEntropy:
 
     label_smoothing: float = 0.0
 
-    def __call__(
-        self,
-        logits_KV: Tensor,
-        targets_K: Tensor,
-        values: Mapping[str, Tensor],
-        *,
-        is_training: bool,
-    ) -> Tensor:
+    def __call__(self, scored: Scored, *, is_training: bool) -> Tensor:
         """As `TokenLosses` says."""
         return cross_entropy(
-            logits_KV,
-            targets_K,
+            scored.logits,
+            scored.targets,
             ignore_index=IGNORE_INDEX,
             reduction="none",
             label_smoothing=self.label_smoothing if is_training else 0.0,
@@ -80,24 +75,17 @@ class Distilled:
     temperature: float
     label_smoothing: float = 0.0
 
-    def __call__(
-        self,
-        logits_KV: Tensor,
-        targets_K: Tensor,
-        values: Mapping[str, Tensor],
-        *,
-        is_training: bool,
-    ) -> Tensor:
+    def __call__(self, scored: Scored, *, is_training: bool) -> Tensor:
         """As `TokenLosses` says."""
-        true_token = CrossEntropy(self.label_smoothing)
-        losses = true_token(logits_KV, targets_K, values, is_training=is_training)
+        losses = CrossEntropy(self.label_smoothing)(scored, is_training=is_training)
         if not is_training:
             return losses
         losses = self.ce_alpha * losses
+        values = scored.values
         if TEACHER_LOGPROBS not in values:
             return losses
-        divergence = self._divergence(logits_KV, values[TEACHER_IDS], values[TEACHER_LOGPROBS])
-        return losses + self.kd_alpha * divergence * (targets_K != IGNORE_INDEX)
+        divergence = self._divergence(scored.logits, values[TEACHER_IDS], values[TEACHER_LOGPROBS])
+        return losses + self.kd_alpha * divergence * (scored.targets != IGNORE_INDEX)
 
     def _divergence(self, logits_KV: Tensor, ids_KC: Tensor, logprobs_KC: Tensor) -> Tensor:
         """[K]: forward KL over each token's candidates; 0 where there are none."""
@@ -134,12 +122,8 @@ class PerTokenTuning:
         """The losses, each times its weight, summed: fp32 scalar."""
         output = model(**batch.inputs, use_cache=False)
         values = {name: value.flatten(0, 1) for name, value in batch.values.items()}
-        losses = self.losses(
-            output.logits.float().flatten(0, -2),
-            batch.targets.flatten(),
-            values,
-            is_training=model.training,
-        )
+        scored = Scored(output.logits.float().flatten(0, -2), batch.targets.flatten(), values)
+        losses = self.losses(scored, is_training=model.training)
         loss_sum = (losses * values[WEIGHT]).sum() if WEIGHT in values else losses.sum()
         if self.router_loss_scale is None:
             return loss_sum

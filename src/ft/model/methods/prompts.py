@@ -69,23 +69,27 @@ def _prompt_tuning(request: Request) -> Any:
 def _p_tuning(request: Request) -> Any:
     spec = request.spec
     return peft.PromptEncoderConfig(
-        num_virtual_tokens=spec.num_virtual_tokens,
         encoder_reparameterization_type=spec.encoder_reparameterization_type,
-        encoder_hidden_size=spec.encoder_hidden_size or _width(request.model),
         encoder_num_layers=spec.encoder_num_layers,
         encoder_dropout=spec.encoder_dropout,
-        task_type="CAUSAL_LM",
+        **_made_by_a_network(request),
     )
 
 
 def _prefix_tuning(request: Request) -> Any:
-    spec = request.spec
     return peft.PrefixTuningConfig(
-        num_virtual_tokens=spec.num_virtual_tokens,
-        prefix_projection=spec.prefix_projection,
-        encoder_hidden_size=spec.encoder_hidden_size or _width(request.model),
-        task_type="CAUSAL_LM",
+        prefix_projection=request.spec.prefix_projection, **_made_by_a_network(request)
     )
+
+
+def _made_by_a_network(request: Request) -> dict[str, Any]:
+    """What the two have in common whose positions a network can make."""
+    width = request.model.config.get_text_config().hidden_size
+    return {
+        "num_virtual_tokens": request.spec.num_virtual_tokens,
+        "encoder_hidden_size": request.spec.encoder_hidden_size or width,
+        "task_type": "CAUSAL_LM",
+    }
 
 
 def _llama_adapter(request: Request) -> Any:
@@ -98,11 +102,6 @@ def _llama_adapter(request: Request) -> Any:
     return peft.AdaptionPromptConfig(
         adapter_len=spec.adapter_len, adapter_layers=wanted, task_type="CAUSAL_LM"
     )
-
-
-def _width(model: Any) -> int:
-    width: int = model.config.get_text_config().hidden_size
-    return width
 
 
 PROMPT_METHODS = (
