@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import runs
 import tiny
 
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
@@ -36,6 +37,12 @@ def pytest_collection_modifyitems(items):
 
 def pytest_unconfigure():
     shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left():
+    yield
+    runs.end_started()
 
 
 @pytest.fixture(scope="session")

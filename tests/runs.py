@@ -114,12 +114,25 @@ def stop_after(step):
     return on_event
 
 
+_STARTED: list[subprocess.Popen] = []
+
+
+def end_started() -> None:
+    """Kills what a test that failed has left running."""
+    while _STARTED:
+        process = _STARTED.pop()
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
 def start_ft(*arguments, **options) -> subprocess.Popen:
     """`ft` as a process of its own, on one thread; its output is kept."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
     command = [sys.executable, "-m", "ft", *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, **(pipes | options))
+    _STARTED.append(subprocess.Popen(command, env=environment, **(pipes | options)))
+    return _STARTED[-1]
 
 
 def wait_for(condition, process: subprocess.Popen, timeout_s: float = 120) -> None:

@@ -53,7 +53,7 @@ def _each(*choices: Sequence[Any]) -> list[Trial]:
 
 PARTS = [
     Part("kills", "kill -9 at random moments, five a run, run after run",
-         kills.chain_of_kills, _each(list(KINDS), range(6))),
+         kills.chain_of_kills, _each(list(KINDS), range(8))),
     Part("save_kills", "kill -9 while a checkpoint is written, one a run",
          kills.kill_in_a_save, _each(["lora", "full"], range(15))),
     Part("saves", "kill -9 at every system call of a save",
