@@ -121,7 +121,7 @@ def take_over(model: nn.Module, dtype: torch.dtype) -> int:
 
     Args:
         model: As transformers loaded it.
-        dtype: Of everything else in it, which transformers reads in fp16 beside AWQ on CUDA.
+        dtype: As asked for; beside AWQ on CUDA, transformers reads the rest in fp16 all the same.
 
     Returns:
         How many layers there were.
@@ -132,7 +132,7 @@ def take_over(model: nn.Module, dtype: torch.dtype) -> int:
         vars(layer).pop("dequantize_weight", None)  # compiled by the library, layer by layer
         layer.hold(False, dtype)  # type: ignore[operator]
     for parameter in model.parameters():
-        if parameter.is_floating_point():
+        if parameter.dtype == torch.float16:
             parameter.data = parameter.data.to(dtype)
     return len(layers)
 
