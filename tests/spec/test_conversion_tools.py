@@ -245,6 +245,7 @@ def test_pretraining_becomes_completion(folder):
             "use_swanlab: true\nswanlab_run_name: one",
             {"use_swanlab": True, "swanlab_experiment_name": "one"},
         ),
+        ("project: mine", {"trackio_project_name": None}),
         ("pure_bf16: true", {"bf16": "full"}),
         ("bf16: false", {"bf16": False}),
         ("max_steps: 100", {"max_steps": 100}),

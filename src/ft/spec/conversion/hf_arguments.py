@@ -112,7 +112,7 @@ HF_ROWS: Mapping[str, Row] = {
     "report_to": To("report_to", trackers),
     "logging_dir": No(_TRACKER_FILES),
     "run_name": No("name it for the tracker: wandb_name, mlflow_run_name, trackio_run_name, ..."),
-    "project": To("trackio_project_name", str),
+    "project": No("set trackio_project_name, which has Trackio log"),
     "resume_from_checkpoint": No(_RESUMES),
     "overwrite_output_dir": No("type `ft train CFG --overwrite` when you want it"),
     "ignore_data_skip": No(_RESUMES),

@@ -109,7 +109,6 @@ ROWS: dict[str, Row] = {
     "double_quantization": No("4 bits are always quantized twice here", unless=(True,)),
     "create_new_adapter": No("lora_model_dir goes on from one adapter"),
     "ray_run_name": No("one machine, no Ray"),
-    "project": No("set trackio_project_name to log to Trackio"),
     **dict.fromkeys(
         ["use_galore", "use_badam", "use_apollo", "use_adam_mini", "use_muon", "use_llama_pro",
          "mixture_of_depths", "fp8", "use_dft_loss", "freeze_trainable_layers",
