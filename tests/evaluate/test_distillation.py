@@ -126,6 +126,7 @@ def test_the_teachers_temperature_is_taken_out(tmp_path):
         ([[[99999, -1.0]], [], []], "unsound logprobs"),
         ([[[5, "x"]], [], []], "unsound logprobs"),
         ([["x"], [], []], "unsound logprobs"),
+        ([[[1.5, -1.0]], [], []], "unsound logprobs"),
     ],
 )
 def test_what_does_not_fit_is_told_with_its_line(tmp_path, entries, says):

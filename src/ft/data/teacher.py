@@ -126,8 +126,14 @@ def _pairs(entry: Any, ids: Any) -> Iterable[tuple[int, float]]:
                 yield int(str(each["token"]).removeprefix(_PREFIX)), float(each["logprob"])
             elif isinstance(each, list | tuple):
                 token, logprob = each
-                yield int(token), float(logprob)
+                yield _whole(token), float(logprob)
             else:
-                yield int(ids[position]), float(each)
+                yield _whole(ids[position]), float(each)
     except (TypeError, ValueError, KeyError, IndexError) as error:
         raise RecordError("unsound logprobs", f"{entry!r}"[:200]) from error
+
+
+def _whole(token: Any) -> int:
+    if int(token) != token:
+        raise ValueError(f"{token!r} is no token's id")
+    return int(token)
