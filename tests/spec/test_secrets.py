@@ -26,6 +26,8 @@ def refusal(tmp_path, text, arguments=()):
         ("hub_token: abc123", "abc123", "HF_TOKEN"),
         ("wandb_api_key: 0123456789abcdef", "0123456789abcdef", "WANDB_API_KEY"),
         ("wandb_key: 0123456789abcdef", "0123456789abcdef", "WANDB_API_KEY"),
+        ("swanlab_api_key: 0123456789abcdef", "0123456789abcdef", "SWANLAB_API_KEY"),
+        ("mlflow_tracking_uri: https://us:hunter2@host/x", "hunter2", "MLFLOW_TRACKING_PASSWORD"),
         ("openai_api_key: anything", "anything", "OPENAI_API_KEY"),
         ("aws_secret_access_key: abc/def", "abc/def", "AWS_SECRET_ACCESS_KEY"),
         ("api_key: abc123", "abc123", "environment"),

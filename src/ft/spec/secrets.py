@@ -87,7 +87,8 @@ def _find(
             what = f"the value of {name} looks like a token, which has no place in a config"
             yield path, what, _instead_of(token[0])
         elif _IN_ADDRESS.search(value):
-            yield path, f"the address in {name} holds a secret", _PLAIN_ADDRESS
+            fix = _instead_of(name) if name.startswith("mlflow") else _PLAIN_ADDRESS
+            yield path, f"the address in {name} holds a secret", fix
 
 
 _REPLACE_IT = "if others can read this file, replace the secret too"
@@ -96,6 +97,9 @@ _PLAIN_ADDRESS = f"download the file, and name it here; hub sets: `hf auth login
 _VARIABLES = (
     ("wandb", "WANDB_API_KEY"),
     ("comet", "COMET_API_KEY"),
+    ("swanlab", "SWANLAB_API_KEY"),
+    ("clearml", "CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY"),
+    ("mlflow", "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
     ("openai", "OPENAI_API_KEY"),
     ("sk-", "OPENAI_API_KEY"),
     ("aws", "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
