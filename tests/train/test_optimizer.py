@@ -7,11 +7,13 @@ import pytest
 import torch
 from torch.nn import Parameter
 
+from ft.cli.display import run_display
 from ft.runtime import UserError
 from ft.spec import TrainingSpec
 from ft.spec.runspec import Optimizers
 from ft.train.optimizer import OPTIMIZERS, build_optimizer, optimizer_in_use
 from ft.train.schedule import build_schedule
+from runs import events, run, write_config
 
 CPU = torch.device("cpu")
 NEEDS = {name: kind.library for name, kind in OPTIMIZERS.items() if kind.library}
@@ -130,3 +132,12 @@ def test_four_bits_resume_bit_for_bit_from_plain_state():
     step(whole, optimizer, schedule)
     step(resumed, *again)
     assert all(torch.equal(one, other) for one, other in zip(whole, resumed, strict=True))
+
+
+def test_what_serves_a_name_is_told_as_the_run_begins(tmp_path, tiny_llama, capsys):
+    config = write_config(tmp_path, tiny_llama, optimizer="paged_adamw_32bit", max_steps=1)
+    with run_display() as display:
+        run(config, on_event=display)
+    (start,) = events(tmp_path / "out", "start")
+    assert start["optimizer_in_use"] == "adamw_torch_fused"
+    assert "paged_adamw_32bit (as adamw_torch_fused: its state is small)" in capsys.readouterr().out

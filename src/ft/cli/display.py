@@ -192,7 +192,9 @@ def _model(event: Event) -> list[str]:
 
 def _start(event: Event) -> list[str]:
     resumed = f", {event['step']} of them done" if event["step"] else ""
-    rate = f"{event['optimizer']}, {event['lr_scheduler']} from {event['learning_rate']:g}"
+    optimizer, in_use = event["optimizer"], event["optimizer_in_use"]
+    name = optimizer if in_use == optimizer else f"{optimizer} (as {in_use}: its state is small)"
+    rate = f"{name}, {event['lr_scheduler']} from {event['learning_rate']:g}"
     if event["steps_per_epoch"] is None:
         return [
             f"training: a stream, {event['num_steps']:,} steps of {event['rows_per_step']} rows"

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from ft.data.batches import record_lengths
-from ft.model import Hardware, LoadedModel
+from ft.model import LoadedModel
 from ft.runtime import MachineError, OnEvent, Problem, RunDirectory, process_rank, read_events
 from ft.runtime.durable import is_disk_full
 from ft.spec import RunSpec
@@ -20,7 +20,7 @@ from ft.train.claim import ClaimedRun
 from ft.train.determinism import computing_deterministically
 from ft.train.examples import before_and_after
 from ft.train.loop import TrainingLoop
-from ft.train.optimizer import optimizer_state_bytes
+from ft.train.optimizer import optimizer_in_use, optimizer_state_bytes
 from ft.train.record import finish_run
 from ft.train.rehearsal import is_out_of_memory, run_as_planned, settle_plan
 from ft.train.remedies import out_of_memory
@@ -76,7 +76,7 @@ def _train_in(claimed: ClaimedRun, teller: Teller) -> dict[str, Any]:
         teller.tell("space", **check_space(run.path, _space_need(loop, model, spec)))
     plan = settle_plan(built, run)
     teller.tell("plan", **plan.to_json())
-    teller.tell("start", **_start_figures(loop, spec, model.hardware))
+    teller.tell("start", **_start_figures(loop, spec, model))
     state = run_as_planned(built, plan, StopRequest(_deadline_s(claimed)))
     if process_rank() == 0 and (examples := before_and_after(read_events(run.events))):
         teller.tell("examples", **examples)
@@ -95,17 +95,20 @@ def _deadline_s(claimed: ClaimedRun) -> float | None:
     return None if max_time is None else claimed.started_s + seconds_of(max_time)
 
 
-def _start_figures(loop: TrainingLoop, spec: RunSpec, hardware: Hardware) -> dict[str, Any]:
+def _start_figures(loop: TrainingLoop, spec: RunSpec, model: LoadedModel) -> dict[str, Any]:
+    training = spec.training
+    in_use = optimizer_in_use(training.optimizer, model.num_trainable, training.optim_args)
     return {
         "step": loop.state.step,
         "num_steps": loop.settings.num_steps,
         **loop.feed.figures(),
         "num_heldout_records": sum(len(record_lengths(row)) for row in loop.heldout_rows or ()),
-        "optimizer": spec.training.optimizer,
-        "lr_scheduler": spec.training.lr_scheduler,
-        "learning_rate": spec.training.learning_rate,
+        "optimizer": training.optimizer,
+        "optimizer_in_use": in_use,
+        "lr_scheduler": training.lr_scheduler,
+        "learning_rate": training.learning_rate,
         "num_processes": loop.accelerator.num_processes,
-        "device": hardware.kind,
+        "device": model.hardware.kind,
     }
 
 
