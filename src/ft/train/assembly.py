@@ -52,6 +52,7 @@ from ft.train.planning import Planner, RunPlan, apply_plan, plan_of_run, planner
 from ft.train.record import begin_run, describe_run
 from ft.train.schedule import build_schedule
 from ft.train.teller import Teller
+from ft.train.workload import is_compiled
 
 
 @dataclass(frozen=True)
@@ -170,8 +171,7 @@ def _load_model(
         attention_reason=model.attention.reason,
         notes=list(model.notes),
     )
-    wants_compilation = spec.training.torch_compile
-    if hardware.kind == "cuda" if wants_compilation == "auto" else wants_compilation:
+    if is_compiled(spec, hardware):
         model.compile(lambda why: teller.tell("line", text=_NOT_COMPILED.format(why=why)))
     return model
 

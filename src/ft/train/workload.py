@@ -136,8 +136,13 @@ def formats_of(spec: RunSpec, hardware: Hardware, config: Any) -> Formats:
         read_attention_traits(config),
         compute=precision.compute,
     )
+    return Formats(precision, attention, is_compiled(spec, hardware))
+
+
+def is_compiled(spec: RunSpec, hardware: Hardware) -> bool:
+    """Whether layers run compiled where gradients are made."""
     asked = spec.training.torch_compile
-    return Formats(precision, attention, hardware.kind == "cuda" if asked == "auto" else asked)
+    return hardware.kind == "cuda" if asked == "auto" else asked
 
 
 def need_of(
