@@ -7,6 +7,7 @@ source code. Whatever of that can be switched off is.
 from __future__ import annotations
 
 import json
+import os
 import threading
 import uuid
 from collections.abc import Callable, Mapping
@@ -98,7 +99,7 @@ def _wandb(place: Place) -> Tracker:
         x_disable_machine_info=True,
         x_save_requirements=False,
     )
-    mode = spec.wandb_mode or wandb.setup().settings.mode
+    mode = spec.wandb_mode or os.environ.get("WANDB_MODE") or wandb.setup().settings.mode
     if mode in ("online", "shared") and not wandb.api.api_key:  # it would ask at the terminal
         raise RuntimeError("not logged in: run `wandb login`, or set WANDB_API_KEY")
     tracker = WandBTracker(
