@@ -67,7 +67,12 @@ def short(path: Path) -> str:
 
 
 def quiet_libraries() -> None:
-    """Keeps libraries from drawing bars of their own, and from sending anything."""
+    """Keeps libraries from drawing bars of their own, from sending anything, and from spinning.
+
+    OpenMP's threads (GNU's, which torch has on Linux) wait for each other busily, for milliseconds;
+    beside other programs they so hold themselves up. After a moment they sleep instead.
+    """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
