@@ -2,6 +2,7 @@
 
 four_bit              NF4 and FP4 weights as bitsandbytes packs them, back in the compute format
 grouped               weights of GPTQ and AWQ checkpoints, likewise
+packed                either of the two
 frozen_linear         a product with a weight that gets no gradient and is never kept by autograd
 lora_linear           frozen product plus low-rank update
 scaled_cast           many tensors in another format at once

@@ -14,12 +14,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
-from ft.kernels import grouped
-from ft.kernels.four_bit import NUM_TENSORS, FourBitWeight, dequantize
-from ft.kernels.grouped import GroupedWeight, dequantize_grouped
-
-PackedWeight = FourBitWeight | GroupedWeight
-"""A matrix in few bits."""
+from ft.kernels.grouped import GroupedWeight
+from ft.kernels.packed import PackedWeight, from_fields, num_tensors, plain_weight
 
 
 def frozen_linear(x: Tensor, weight: Tensor | PackedWeight, bias: Tensor | None = None) -> Tensor:
@@ -36,8 +32,8 @@ def frozen_linear(x: Tensor, weight: Tensor | PackedWeight, bias: Tensor | None 
     bias = None if bias is None else bias.to(x.dtype)
     if isinstance(weight, Tensor):
         return linear(x, weight.to(x.dtype), bias)
-    kind: Any = _GroupedLinear if isinstance(weight, GroupedWeight) else _PackedLinear
-    product: Tensor = kind.apply(x, bias, *weight)
+    is_grouped = isinstance(weight, GroupedWeight)
+    product: Tensor = _PackedLinear.apply(x, bias, is_grouped, *weight)  # type: ignore[no-untyped-call]
     return product
 
 
@@ -45,37 +41,18 @@ class _PackedLinear(torch.autograd.Function):
     """Keeps the packed weight only, which is there anyway."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, bias: Tensor | None, *parts: Any) -> Tensor:
-        weight = FourBitWeight(*parts)
-        ctx.save_for_backward(*weight[:NUM_TENSORS])
-        ctx.constants = weight[NUM_TENSORS:]
-        return linear(x, dequantize(weight).to(x.dtype), bias)
+    def forward(ctx: Any, x: Tensor, bias: Tensor | None, is_grouped: bool, *fields: Any) -> Tensor:
+        weight = from_fields(is_grouped, fields)
+        ctx.save_for_backward(*fields[: num_tensors(weight)])
+        ctx.constants = fields[num_tensors(weight) :]
+        ctx.is_grouped = is_grouped
+        return linear(x, plain_weight(weight).to(x.dtype), bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        weight = FourBitWeight(*ctx.saved_tensors, *ctx.constants)
+        weight = from_fields(ctx.is_grouped, (*ctx.saved_tensors, *ctx.constants))
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = grad @ dequantize(weight, after=grad).to(grad.dtype)
-        return grad_x, None, *([None] * len(weight))
-
-
-class _GroupedLinear(torch.autograd.Function):
-    """The same for the other packed form."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, bias: Tensor | None, *parts: Any) -> Tensor:
-        weight = GroupedWeight(*parts)
-        ctx.save_for_backward(*weight[: grouped.NUM_TENSORS])
-        ctx.constants = weight[grouped.NUM_TENSORS :]
-        return linear(x, dequantize_grouped(weight).to(x.dtype), bias)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        weight = GroupedWeight(*ctx.saved_tensors, *ctx.constants)
-        grad_x = None
-        if ctx.needs_input_grad[0]:
-            grad_x = grad @ dequantize_grouped(weight, after=grad).to(grad.dtype)
-        return grad_x, None, *([None] * len(weight))
+            grad_x = grad @ plain_weight(weight, after=grad).to(grad.dtype)
+        return grad_x, None, None, *([None] * len(weight))

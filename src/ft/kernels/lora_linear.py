@@ -13,7 +13,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import dropout, linear
 
-from ft.kernels.frozen_linear import PackedWeight, frozen_linear
+from ft.kernels.frozen_linear import frozen_linear
+from ft.kernels.packed import PackedWeight
 
 
 def lora_linear(

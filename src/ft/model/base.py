@@ -28,6 +28,7 @@ from transformers import (
     Mxfp4Config,
 )
 
+from ft.kernels.packed import plain_weight
 from ft.model import patches
 from ft.model.attention import read_attention_traits
 from ft.model.base_check import check_base, is_local
@@ -38,7 +39,7 @@ from ft.model.checkpoint_format import (
     require_readable,
 )
 from ft.model.experts import dequantize_experts, quantize_experts
-from ft.model.grouped import GroupedLinear, ask_for_plain_layers, plain_weight, take_over
+from ft.model.grouped import GroupedLinear, ask_for_plain_layers, take_over
 from ft.model.hardware import Hardware
 from ft.model.hub import explained
 from ft.model.label_head import (

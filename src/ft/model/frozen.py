@@ -15,10 +15,12 @@ from torch import Tensor, nn
 
 import ft.model.patches  # noqa: F401  # first: peft imports bitsandbytes
 from ft.kernels.four_bit import FourBitWeight
-from ft.kernels.frozen_linear import PackedWeight, frozen_linear
+from ft.kernels.frozen_linear import frozen_linear
 from ft.kernels.lora_linear import lora_linear
+from ft.kernels.packed import PackedWeight
 from ft.kernels.scaled_cast import scaled_cast
-from ft.model.grouped import GroupedLinear, WeightHolder, in_compute_format
+from ft.model.grouped import GroupedLinear
+from ft.model.packed import WeightHolder, in_compute_format
 
 # isort: split
 import bitsandbytes as bnb

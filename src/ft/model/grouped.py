@@ -15,47 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ft.kernels.four_bit import FourBitWeight, dequantize, with_plain_scales
-from ft.kernels.frozen_linear import PackedWeight, frozen_linear
-from ft.kernels.grouped import GroupedWeight, Layout, dequantize_grouped, unpack_columns
+from ft.kernels.frozen_linear import frozen_linear
+from ft.kernels.grouped import GroupedWeight, Layout, unpack_columns
+from ft.model.packed import WeightHolder, in_compute_format
 from ft.model.patches import import_gptqmodel
 
 _KERNELS = {"gptq": "torch", "awq": "torch_awq"}
 """By format, what gptqmodel calls the kernel that runs everywhere and holds plain tensors."""
-
-
-class WeightHolder:
-    """A layer with a weight in few bits, and for a while with what that stands for."""
-
-    held_weight: Tensor | None = None
-    _packed: PackedWeight | None = None
-
-    def hold(self, dequantized: bool, dtype: torch.dtype) -> None:
-        """Keeps the weight in a format, or lets it go again.
-
-        Args:
-            dequantized: Whether to keep it.
-            dtype: The compute format.
-        """
-        packed = self.pack()
-        held = None
-        if dequantized:
-            held = plain_weight(packed).to(dtype)
-        elif isinstance(packed, FourBitWeight):
-            packed = with_plain_scales(packed)
-        object.__setattr__(self, "held_weight", held)
-        object.__setattr__(self, "_packed", packed)
-
-    def pack(self) -> PackedWeight:
-        """The layer's weight: the library's own tensors."""
-        raise NotImplementedError
-
-    def weight_to_use(self) -> Tensor | PackedWeight:
-        """The kept weight, or the packed one."""
-        if self.held_weight is not None:
-            return self.held_weight
-        assert self._packed is not None
-        return self._packed
 
 
 class GroupedLinear(WeightHolder):
@@ -147,14 +113,3 @@ def is_packed(layer: nn.Module) -> bool:
     """Whether it is a linear layer of gptqmodel's."""
     library = sys.modules.get("gptqmodel.nn_modules.qlinear")
     return library is not None and isinstance(layer, library.BaseQuantLinear)
-
-
-def plain_weight(packed: PackedWeight) -> Tensor:
-    """The matrix that a packed weight stands for: ``[O, I]``."""
-    return dequantize_grouped(packed) if isinstance(packed, GroupedWeight) else dequantize(packed)
-
-
-def in_compute_format(x: Tensor) -> Tensor:
-    """Under autocast, the input in its format."""
-    device = x.device.type
-    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x

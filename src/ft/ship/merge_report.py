@@ -67,7 +67,7 @@ class MergeReport:
             return []
         return [
             f"    same first choice {self.top1_as_served:.1%} once products are in {self.dtype}, "
-            "which decide near-ties anew in any model"
+            "which decide near-ties anew"
         ]
 
     def _original_lines(self) -> list[str]:
