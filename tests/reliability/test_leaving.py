@@ -9,6 +9,7 @@ from programme.bench import Bench
 from programme.signals import MOMENTS, signal_at
 
 from ft.runtime import Interrupted
+from ft.train.signals import leaving_on_signals
 from runs import curve, events, run, start_ft, wait_for, write_config
 
 ENDLESS = {"num_epochs": 100_000}
@@ -80,6 +81,54 @@ def test_a_signal_in_the_middle_of_an_evaluation(tmp_path, tiny_llama):
     run(config)
     assert [step for step, *_ in curve(tmp_path / "out")] == list(range(1, 7))
     assert [e["step"] for e in events(tmp_path / "out", "evaluation")] == [0, 2, 4, 6]
+
+
+def _import_with(clause):
+    """What libraries do as they look for others: the signal comes in the middle of an import."""
+
+    def on_event(event):
+        if event["event"] == "model":
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(1)
+            except clause:
+                pass
+
+    return on_event
+
+
+def test_a_signal_is_not_taken_for_a_library_that_is_not_there(tmp_path, tiny_llama):
+    config = write_config(tmp_path, tiny_llama)
+    with pytest.raises(Interrupted, match="outside of the training steps") as caught:  # noqa: SIM117
+        with leaving_on_signals():
+            run(config, on_event=_import_with(Exception))
+    assert caught.value.exit_code == 143
+    assert curve(tmp_path / "out") == []
+
+
+def test_a_signal_that_was_dropped_before_the_steps_ends_the_run_after_the_first(
+    tmp_path, tiny_llama
+):
+    config = write_config(tmp_path, tiny_llama)
+    with pytest.raises(Interrupted, match="after step 1, which is saved") as caught:  # noqa: SIM117
+        with leaving_on_signals():
+            run(config, on_event=_import_with(BaseException))
+    assert caught.value.exit_code == 143
+    run(config)
+    assert [step for step, *_ in curve(tmp_path / "out")] == [1, 2, 3, 4, 5]
+
+
+def test_what_a_library_makes_of_a_signal_is_told_as_the_signal():
+    with pytest.raises(Interrupted, match="stopped by SIGINT") as caught:  # noqa: SIM117
+        with leaving_on_signals():
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(1)
+            except BaseException:  # noqa: BLE001 - as a library in C may
+                raise ImportError("half a module is there") from None
+    assert caught.value.exit_code == 130
+    with leaving_on_signals():
+        pass  # and what came in an earlier block counts no longer
 
 
 @pytest.mark.parametrize("moment", MOMENTS)

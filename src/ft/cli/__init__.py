@@ -28,15 +28,23 @@ def program() -> NoReturn:
     for number in _SIGNALS:
         signal.signal(number, _leave)
     try:
-        import ft.cli.app  # noqa: F401 - the slow part; an interrupt may get lost in an import
+        _run_and_settle()
+    except KeyboardInterrupt:  # between two of the lines that handle it
+        _leave(signal.SIGINT, None)
 
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+def _run_and_settle() -> NoReturn:
+    import ft.cli.app  # noqa: F401 - the slow part; an interrupt may get lost in an import
+    from ft.runtime import interrupts
+
+    interrupts.raise_what_is_dropped()
+    signal.signal(signal.SIGINT, interrupts.raise_interrupt)
+    try:
         main()
     except SystemExit as end:
         _settle(end.code if isinstance(end.code, int) else 0)
+        interrupts.forget_interrupts()
         raise
-    except KeyboardInterrupt:  # between two of the lines that handle it
-        _leave(signal.SIGINT, None)
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:

@@ -16,6 +16,12 @@ from contextlib import contextmanager
 from types import FrameType
 
 from ft.runtime import Interrupted, Problem
+from ft.runtime.interrupts import (
+    forget_interrupts,
+    interrupting_signal,
+    leave_dropped,
+    raise_interrupt,
+)
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _Handler = Callable[[int, FrameType | None], None]
@@ -23,23 +29,34 @@ _Handler = Callable[[int, FrameType | None], None]
 
 @contextmanager
 def leaving_on_signals() -> Iterator[None]:
-    """While entered, SIGINT and SIGTERM raise ``Interrupted``: locks and files are left well.
+    """While entered, SIGINT and SIGTERM end the block where it stands: locks, files are left well.
+
+    Whatever a library makes of the interruption on its way, it is one again at the block's end.
 
     Raises:
         Interrupted: a signal came.
     """
+    forget_interrupts()
+    try:
+        with _handling_signals(raise_interrupt):
+            yield
+    except BaseException as error:
+        number = interrupting_signal()
+        if number is None or isinstance(error, Interrupted):
+            raise
+        raise _outside_of_steps(number) from error
+    finally:
+        forget_interrupts()
 
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(
-            number,
-            Problem(
-                f"stopped by {signal.Signals(number).name} outside of the training steps",
-                fix="the same command begins, or goes on from the newest checkpoint",
-            ),
-        )
 
-    with _handling_signals(leave):
-        yield
+def _outside_of_steps(number: int) -> Interrupted:
+    return Interrupted(
+        number,
+        Problem(
+            f"stopped by {signal.Signals(number).name} outside of the training steps",
+            fix="the same command begins, or goes on from the newest checkpoint",
+        ),
+    )
 
 
 class StopRequest:
@@ -57,6 +74,8 @@ class StopRequest:
     def listening(self) -> Iterator[None]:
         """Takes the signals over."""
         with _handling_signals(self._remember):
+            leave_dropped()
+            self._signal_number = interrupting_signal()  # a library had dropped it
             yield
 
     @property
