@@ -78,6 +78,34 @@ def test_a_broken_line_costs_that_line_and_says_why(tmp_path, line, reason):
     assert str(broken.origin) == f"{path}:2"
 
 
+def test_a_line_over_the_limit_is_measured_and_the_next_one_is_read(tmp_path):
+    lines = [b'{"q": "%s"}' % (b"x" * (n - 9)) for n in (50, 51, 3_000_000, 50)]
+    path = write_lines(tmp_path / "a.jsonl", *lines)
+    allowed, *broken, last = read(path, max_line_bytes=50)
+    assert isinstance(allowed, Record)
+    assert last == Record({"q": "x" * 41}, Origin(str(path), str(path), 4, 3))
+    assert [each.reason for each in broken] == ["over max_line_bytes"] * 2
+    assert [each.detail.split(",")[0] for each in broken] == ["51 bytes", "3"]
+    assert broken[1].detail.startswith("3,000,000 bytes, 50 allowed: ")
+
+
+def test_a_last_line_over_the_limit_may_end_without_a_line_break(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"q": 1}\n' + b"x" * 99)
+    (broken,) = list(read(path, max_line_bytes=20))[1:]
+    assert broken.detail.startswith("99 bytes, 20 allowed")
+    assert str(broken.origin) == f"{path}:2"
+
+
+def test_a_limit_of_lines_has_no_effect_on_an_array_and_says_so(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('[{"q": 1}]')
+    spec = DatasetSpec(path=str(path), max_line_bytes=5)
+    source = read_records(spec, tmp_path)
+    assert len(list(source)) == 1
+    assert "max_line_bytes has no effect" in source.notes[-1]
+
+
 def test_a_json_array_knows_the_line_of_each_record(tmp_path):
     path = tmp_path / "a.json"
     path.write_text('[\n  {"q": 1},\n  {\n    "q": 2\n  }, {"q": 3}\n]\n')

@@ -190,41 +190,96 @@ def peak():  # getrusage would begin with what the process had that started this
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 tokenizer = tiny.chatml_tokenizer()
-spec = lambda name: DataSpec(datasets=(DatasetSpec(path=name, type="alpaca"),), dataset_num_proc=1)
+entry = {"type": "alpaca", **json.loads(sys.argv[1])}
+spec = lambda name: DataSpec(datasets=(DatasetSpec(path=name, **entry),), dataset_num_proc=1)
 prepare_data(spec("small.jsonl"), tokenizer=tokenizer, seed=0, base_dir=Path())
 before = peak()
 try:
     prepare_data(spec("large.jsonl"), tokenizer=tokenizer, seed=0, base_dir=Path())
 except UserError as error:
-    print(str(error)[:500])
+    print(str(error)[:1000])
 print("PEAK", peak() - before)
 """
 
 
-LONG = b"x" * 100_000_000
+ASCII = b"x "
+LONG_TEXTS = {
+    "ascii": (ASCII, b""),
+    "one_emoji": (ASCII, "🙂".encode()),
+    "one_letter_outside_latin_1": (ASCII, "你".encode()),
+    "chinese": ("你好".encode(), b""),
+    "emojis": ("🙂".encode(), b""),
+    "escapes": (rb"\n", b""),
+    "half_a_pair": (ASCII, rb"\ud800"),
+    "half_a_pair_raw": (ASCII, b"\xed\xa0\x80"),
+    "not_utf_8": (ASCII, b"\xff"),
+    "nul": (ASCII, b"\0"),
+}
+"""What a long text repeats, and how it ends."""
+
+LONG_ROWS = {
+    "whole": b'{"instruction": "a", "output": "%s"}\n',
+    "no_output": b'{"instruction": "%s"}\n',
+    "cut": b'{"instruction": "%s',
+    "repeated_key": b'{"instruction": "", "instruction": "%s"}\n',
+    "list": b'["%s"]\n',
+}
+
+
+def long_row(row, text, num_bytes):
+    unit, end = LONG_TEXTS[text]
+    return LONG_ROWS[row] % (unit * (num_bytes // len(unit)) + end)
+
+
+def measured(folder, row, **entry):
+    """What is said of a file whose second line is the row, and the bytes that it took at most."""
+    (folder / "small.jsonl").write_bytes(GOOD)
+    (folder / "large.jsonl").write_bytes(GOOD + row)
+    paths = os.pathsep.join(filter(None, sys.path))
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, json.dumps(entry)],
+        cwd=folder, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said, peak = done.stdout.split("PEAK")
+    assert re.search(r"large\.jsonl:2", said), said
+    return said, int(peak)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", LONG_TEXTS)
+@pytest.mark.parametrize("row", ["whole", "cut"])
+def test_a_row_of_100_mb_takes_at_most_three_times_its_size_in_memory(row, text, tmp_path):
+    signal.alarm(120)
+    line = long_row(row, text, 100_000_000)
+    said, peak = measured(tmp_path, line)
+    assert "over max_line_bytes" in said
+    assert peak <= 3 * len(line)  # 0.64 measured
+
+
+def test_a_row_over_the_limit_takes_little_memory_whatever_the_limit_is(tmp_path):
+    line = long_row("whole", "one_emoji", 20_000_000)
+    said, peak = measured(tmp_path, line, max_line_bytes=2_000_000)
+    assert "over max_line_bytes" in said
+    assert "raise max_line_bytes" in said
+    assert peak <= len(line)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("row", "expected"),
     [
-        (b'{"instruction": "%s"}', "missing field 'output'"),
-        (b'{"instruction": "%s', "not JSON"),
-        (b'{"instruction": "", "instruction": "%s"}', "stands twice"),
-        (b'["%s"]', "not an object"),
+        ("no_output", "missing field 'output'"),
+        ("cut", "not JSON"),
+        ("repeated_key", "stands twice"),
+        ("list", "not an object"),
     ],
-    ids=["no_output", "cut", "repeated_key", "list"],
 )
-def test_a_row_of_100_mb_takes_at_most_three_times_its_size_in_memory(row, expected, tmp_path):
+def test_a_plain_row_of_100_mb_that_is_let_in_is_read_in_three_times_its_size(
+    row, expected, tmp_path
+):
     signal.alarm(300)
-    (tmp_path / "small.jsonl").write_bytes(GOOD)
-    (tmp_path / "large.jsonl").write_bytes(GOOD + row % LONG + b"\n")
-    paths = os.pathsep.join(filter(None, sys.path))
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURE], cwd=tmp_path, env={**os.environ, "PYTHONPATH": paths},
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"large\.jsonl:2", done.stdout), done.stdout
-    assert expected in done.stdout
-    assert int(done.stdout.split("PEAK")[1]) <= 3 * len(LONG)  # 2.03 measured
+    line = long_row(row, "ascii", 100_000_000)
+    said, peak = measured(tmp_path, line, max_line_bytes=200_000_000)
+    assert expected in said
+    assert peak <= 3 * len(line)

@@ -14,6 +14,7 @@ import pytest
 
 from ft.runtime import RunDirectory
 from ft.runtime.durable import sha256_of
+from ft.spec import load_spec
 from runs import curve, events, run, start_ft, write_config
 
 KINDS = {
@@ -53,7 +54,7 @@ def resumed_from(step, straight, config):
 
 
 def require_equal_from(steps, tmp_path, base, keys):
-    """Steps are counted from the end where they are negative."""
+    """Gives the uninterrupted run. Steps are counted from the end where they are negative."""
     config = write_config(tmp_path, base, **(KEYS | keys))
     run(config)
     straight = (tmp_path / "out").rename(tmp_path / "straight")
@@ -62,6 +63,7 @@ def require_equal_from(steps, tmp_path, base, keys):
         out = resumed_from(step % num_steps, straight, config)
         assert curve(out) == curve(straight), step
         assert weights_sum(out) == weights_sum(straight), step
+    return straight
 
 
 def test_the_edge_of_an_epoch_and_the_last_step(tmp_path, tiny_llama):
@@ -72,6 +74,22 @@ def test_the_edge_of_an_epoch_and_the_last_step(tmp_path, tiny_llama):
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_step(kind, tmp_path, tiny_llama):
     require_equal_from(None, tmp_path, tiny_llama, KINDS[kind])
+
+
+@pytest.mark.parametrize(
+    ("num_epochs", "steps"), [(1, [2]), pytest.param(2, None, marks=pytest.mark.slow)]
+)
+def test_workers_of_a_loader_change_no_bit(num_epochs, steps, tmp_path, tiny_llama):
+    """ft makes batches without a loader's workers: it says so, and runs with 0 and 2 are one."""
+    straight = []
+    for num_workers in (0, 2):
+        (folder := tmp_path / str(num_workers)).mkdir()
+        keys = {"num_epochs": num_epochs, "dataloader_num_workers": num_workers}
+        straight.append(require_equal_from(steps, folder, tiny_llama, KINDS["lora"] | keys))
+    (notice,) = load_spec(tmp_path / "2" / "run.yml").notices
+    assert notice.startswith("no effect here: dataloader_num_workers (the same numbers")
+    assert curve(straight[0]) == curve(straight[1])
+    assert weights_sum(straight[0]) == weights_sum(straight[1])
 
 
 def holds(process, out):

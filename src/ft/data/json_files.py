@@ -2,6 +2,8 @@
 
 A broken line is a `BrokenRecord` and costs that line only; an array that is broken costs the file.
 A line is in memory as its text or as its value, and twice only while it becomes the other.
+One that is longer than `max_line_bytes` is measured in pieces, and never decoded: its text may
+take four bytes a character, its tokens hundreds of times its size.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -29,6 +31,12 @@ from ft.data.records import (
 from ft.runtime.errors import Problem, UserError
 from ft.spec.runspec import DatasetSpec
 
+OVERLONG = "over max_line_bytes"
+"""Why a long line is no record."""
+
+_PIECE = 1 << 20
+"""Bytes that are held at once of a line that is only measured."""
+
 _BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 _WHITE_SPACE = " \t\r\n"
@@ -46,7 +54,19 @@ def read(spec: DatasetSpec, files: dict[str, tuple[Path, ...]]) -> RecordSource:
     chosen = files[split.name]
     is_single = len(files) == 1 and not spec.data_files
     notes = single_file_note(spec) if is_single else ()
-    return RecordSource(partial(_read_chunks, spec.path, split, chosen), notes)
+    if (idle := note_on_line_limit(spec)) and any(map(_is_array, chosen)):
+        notes = (*notes, *idle)
+    entries = partial(_read_files, chosen, spec.max_line_bytes)
+    return RecordSource(partial(_read_chunks, spec.path, split, entries), notes)
+
+
+def note_on_line_limit(spec: DatasetSpec) -> tuple[str, ...]:
+    """What to say of `max_line_bytes` where records are not lines of a JSON file."""
+    if spec.max_line_bytes == DatasetSpec.model_fields["max_line_bytes"].default:
+        return ()
+    return (
+        "max_line_bytes has no effect here: it is for plain .jsonl (or .json) of a record a line",
+    )
 
 
 class _Entry(NamedTuple):
@@ -75,20 +95,26 @@ class _Chunk:
             yield _to_record(entry, Origin(self.dataset, file, line, row))
 
 
-def _read_chunks(dataset: str, split: Split, files: Iterable[Path], size: int) -> Iterator[_Chunk]:
-    entries = iter(split.select(lambda: _read_files(files)))
+def _read_chunks(
+    dataset: str, split: Split, read_entries: Callable[[], Iterator[_Entry]], size: int
+) -> Iterator[_Chunk]:
+    entries = iter(split.select(read_entries))
     while chosen := deque(islice(entries, size)):
         yield _Chunk(dataset, chosen)
 
 
-def _read_files(files: Iterable[Path]) -> Iterator[_Entry]:
+def _read_files(files: Iterable[Path], max_line_bytes: int) -> Iterator[_Entry]:
     row = 0
     for file in files:
-        is_array = file.suffix.lower() == ".json" and _starts_with(file, b"[")
         name = str(file)
-        for line, content in _array_entries(file) if is_array else _line_entries(file):
+        entries = _array_entries(file) if _is_array(file) else _line_entries(file, max_line_bytes)
+        for line, content in entries:
             yield _Entry(name, line, row, content)
             row += 1
+
+
+def _is_array(file: Path) -> bool:
+    return file.suffix.lower() == ".json" and _starts_with(file, b"[")
 
 
 def _to_record(entry: dict[str, Any] | _Fault, origin: Origin) -> RawRecord:
@@ -105,11 +131,11 @@ class _Fault:
     detail: str
 
 
-def _line_entries(file: Path) -> Iterator[tuple[int, str | _Fault]]:
+def _line_entries(file: Path, max_bytes: int) -> Iterator[tuple[int, str | _Fault]]:
     """Number and text of every line that is not blank."""
     with _open(file) as stream:
         number = 0  # counted by hand: `enumerate` keeps a line until the next one is there
-        while (content := _next_line(stream)) is not None:
+        while (content := _next_line(stream, max_bytes)) is not None:
             number += 1
             if not content:
                 continue
@@ -119,11 +145,15 @@ def _line_entries(file: Path) -> Iterator[tuple[int, str | _Fault]]:
             del content  # it is the caller's
 
 
-def _next_line(stream: IO[bytes]) -> str | _Fault | None:
+def _next_line(stream: IO[bytes], max_bytes: int) -> str | _Fault | None:
     """The text of a line without its white space; None at the end. Its bytes are not kept."""
-    raw = stream.readline()
+    raw = stream.readline(max_bytes + 1)
     if not raw:
         return None
+    if len(raw) > max_bytes and not raw.endswith(b"\n"):
+        begin, num_bytes = raw[:200], len(raw)
+        del raw
+        return _overlong(begin, num_bytes + _skip_line(stream), max_bytes)
     line = raw.strip()
     del raw
     if b"\0" in line:
@@ -132,6 +162,25 @@ def _next_line(stream: IO[bytes]) -> str | _Fault | None:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
         return _Fault("not UTF-8", f"byte 0x{line[error.start]:02x} at {error.start + 1}")
+
+
+def _skip_line(stream: IO[bytes]) -> int:
+    """How many bytes there are up to the end of the line, which is behind us then."""
+    num_bytes = 0
+    while piece := stream.readline(_PIECE):
+        if piece.endswith(b"\n"):
+            return num_bytes + len(piece) - 1
+        num_bytes += len(piece)
+    return num_bytes
+
+
+def _overlong(begin: bytes, num_bytes: int, max_bytes: int) -> _Fault:
+    text = begin.decode("utf-8", errors="replace")
+    return _Fault(
+        OVERLONG,
+        f"{num_bytes:,} bytes, {max_bytes:,} allowed: split the record, or raise max_line_bytes "
+        f"beside the data set's path: {text!r}",
+    )
 
 
 def _parse_line(text: str) -> dict[str, Any] | _Fault:
@@ -243,6 +292,8 @@ def _broken_array(file: Path, text: str, position: int, message: str) -> UserErr
 
 
 def _refuse_single_object(file: Path, first_line: str | _Fault) -> None:
+    if isinstance(first_line, _Fault) and first_line.reason == OVERLONG:
+        return  # the file is as long: it is not read to say so in other words
     if isinstance(first_line, str) and not isinstance(_parse_line(first_line), _Fault):
         return
     try:

@@ -14,7 +14,7 @@ import difflib
 import hashlib
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ft.data import json_files, libraries
@@ -53,10 +53,12 @@ def read_records(spec: DatasetSpec, base_dir: Path, *, streams: bool = False) ->
             _is_plain_json(file, spec.ds_type) for files_of in files.values() for file in files_of
         ):
             return json_files.read(spec, files)
-        return libraries.read_files(spec, files, streams=streams)
-    if path is None:
-        return libraries.read_hub(spec, streams=streams)
-    return libraries.read_folder(spec, path, streams=streams)
+        source = libraries.read_files(spec, files, streams=streams)
+    elif path is None:
+        source = libraries.read_hub(spec, streams=streams)
+    else:
+        source = libraries.read_folder(spec, path, streams=streams)
+    return replace(source, notes=(*source.notes, *json_files.note_on_line_limit(spec)))
 
 
 @dataclass(frozen=True)

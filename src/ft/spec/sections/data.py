@@ -92,6 +92,12 @@ class DatasetSpec(Section):
     ds_type: Literal["json", "csv", "parquet", "arrow", "text"] | None = Field(
         None, description="File format, where the ending does not tell."
     )
+    max_line_bytes: Count = Field(
+        32_000_000,
+        description="JSON lines on this machine: a longer line is left out before it is decoded, "
+        "and counted as lost. A record of this size is millions of tokens, and each of them takes "
+        "some hundred bytes while it is made.",
+    )
     revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
     field: str | None = Field(
         None, description="completion, classification: the field that holds the text; default text."
