@@ -37,6 +37,9 @@ MOMENTS = {
     "where a library goes on after any Exception": (
         "try:\n        come()\n    except Exception:\n        pass"
     ),
+    "where a library goes on after anything": (
+        "try:\n        come()\n    except BaseException:\n        pass"
+    ),
     "in the exec of a text": "exec('come()', globals())",
     "while what was interrupted is put in order": (
         "try:\n        come()\n    finally:\n        come()"

@@ -14,7 +14,7 @@ from ft.cli.failures import report_failure
 from ft.cli.grouping import CHECK, START, TRAIN, USE, GroupedCommands
 from ft.cli.output import say
 from ft.runtime import Problem, UserError
-from ft.runtime.interrupts import interrupting_signal
+from ft.runtime.interrupts import interrupting_signal, leave_dropped
 
 app = typer.Typer(
     cls=GroupedCommands,
@@ -107,9 +107,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except typer.Abort:
         code = _INTERRUPTED
     except BaseException as error:  # noqa: BLE001 - the last stop: every failure leaves by its code
+        leave_dropped()
         if interrupting_signal() is not None:  # whatever it became on its way
             error = KeyboardInterrupt().with_traceback(error.__traceback__)
         sys.exit(report_failure(error, shows_traceback=shows_traceback))
+    leave_dropped()
     if code == _INTERRUPTED:  # Ctrl-C outside of the training loop, which has words of its own
         sys.exit(report_failure(KeyboardInterrupt(), shows_traceback=shows_traceback))
     sys.exit(code if isinstance(code, int) else 0)
