@@ -22,7 +22,7 @@ from programme.forks import Fork
 from runs import run
 
 NUM_STEPS, FIRST_STEPS = 5000, 1000
-MOST_RESIDENT_MB = 0.3
+MOST_RESIDENT_MB = 0.1
 MOST_HELD_MB = 0.1
 MOST_HELD_OBJECTS = 200
 """A 1,000 steps, each; an object kept by every step would be 1,000."""
