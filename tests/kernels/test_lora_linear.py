@@ -56,3 +56,20 @@ def test_dropout_touches_the_update_only_and_is_unbiased():
     ]
     mean = torch.stack(draws).mean(dim=0)
     assert (mean - update).norm() / update.norm() < 0.05
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler's own code warns
+@pytest.mark.parametrize("compiles", [False, True])
+def test_an_update_below_half_a_step_of_the_format_is_not_lost(compiles):
+    """Rounded after the product, none of these updates would change any y."""
+    x, weight, _, a, b = operands(torch.bfloat16, with_bias=False)
+    x, b = torch.randn(4000, NUM_IN).bfloat16(), b.detach() * 2**-9
+    product = torch.compile(lora_linear, backend="aot_eager") if compiles else lora_linear
+    with torch.no_grad():
+        y = product(x, weight, None, a, b)
+    low = torch.nn.functional.linear(x, a).double()
+    exact = x.double() @ weight.double().t() + (low @ b.double().t()).bfloat16().double()
+    assert (y == exact.bfloat16()).double().mean() > 0.99
+    update = exact - x.double() @ weight.double().t()
+    gained = y.double() - (x.double() @ weight.double().t())
+    assert abs((gained * update).sum() / update.square().sum() - 1) < 0.05
