@@ -2,13 +2,11 @@
 
     y = x W^T + s (d(x) A^T) B^T + b        d: dropout
 
-W is frozen, A and B are trained. Product and update are rounded once, together: the product is
-accumulated onto the update, inside the matrix product, in fp32. Rounded one by one, a small update
-is either lost (the first steps' are below half a step of bf16 of y) or, where something else is
-added first, decides all the ties of that sum, and so counts for more than it is.
-
-``addmm`` has the same sum, but a compiler lets it copy the update first; so it is an operation of
-ours that writes into its first argument.
+W is frozen, A and B are trained. Product and update are rounded once, together. Rounded one by one,
+a small update is either lost (the first steps' are below half a step of bf16 of y) or, where
+something else is added first, decides all the ties of that sum, and so counts for more than it is.
+On a CPU ``addmm`` is such a sum. On CUDA it is not (H200, torch 2.11: bit for bit the sum of two
+roundings), so there the product comes in fp32, and whatever adds to it next rounds.
 """
 
 from __future__ import annotations
@@ -73,10 +71,10 @@ class _UpdatedProduct(torch.autograd.Function):
         num_kept = 1 if len(fields) == 1 else num_tensors(from_fields(is_grouped, fields))
         ctx.save_for_backward(low, b, *fields[:num_kept])
         ctx.constants, ctx.is_grouped = fields[num_kept:], is_grouped
-        y = linear(low, b)
         weight = _plain(is_grouped, fields).to(x.dtype)
-        torch.ops.ft.add_product_(y.flatten(0, -2), x.flatten(0, -2), weight)
-        return y
+        return _rounded_once(x.flatten(0, -2), weight, linear(low, b).flatten(0, -2)).view(
+            *x.shape[:-1], -1
+        )
 
     @staticmethod
     @once_differentiable
@@ -102,18 +100,25 @@ def _plain(is_grouped: bool, fields: tuple[Any, ...], *, after: Tensor | None = 
     return plain_weight(from_fields(is_grouped, fields), after=after)
 
 
+def _rounded_once(x_TI: Tensor, weight_OI: Tensor, update_TO: Tensor) -> Tensor:
+    if x_TI.is_cuda and x_TI.dtype in (torch.bfloat16, torch.float16):
+        product: Tensor = torch.ops.ft.product_in_fp32(x_TI, weight_OI)
+        return (product + update_TO).to(x_TI.dtype)
+    return torch.addmm(update_TO, x_TI, weight_OI.t())
+
+
 torch.library.define(
-    "ft::add_product_",
-    "(Tensor(a!) sum, Tensor x, Tensor weight) -> ()",
+    "ft::product_in_fp32",
+    "(Tensor x, Tensor weight) -> Tensor",
     tags=torch.Tag.pt2_compliant_tag,
 )
 
 
-@torch.library.impl("ft::add_product_", "CompositeExplicitAutograd")
-def _add_product(sum_TO: Tensor, x_TI: Tensor, weight_OI: Tensor) -> None:
-    sum_TO.addmm_(x_TI, weight_OI.t())
+@torch.library.impl("ft::product_in_fp32", "CUDA")
+def _product_on_cuda(x_TI: Tensor, weight_OI: Tensor) -> Tensor:
+    return torch.mm(x_TI, weight_OI.t(), out_dtype=torch.float32)
 
 
-@torch.library.register_fake("ft::add_product_")  # type: ignore[untyped-decorator]
-def _add_no_product(sum_TO: Tensor, x_TI: Tensor, weight_OI: Tensor) -> None:
-    """Writes into its first argument, and gives nothing."""
+@torch.library.register_fake("ft::product_in_fp32")  # type: ignore[untyped-decorator]
+def _product_without_values(x_TI: Tensor, weight_OI: Tensor) -> Tensor:
+    return x_TI.new_empty((x_TI.shape[0], weight_OI.shape[0]), dtype=torch.float32)
