@@ -5,6 +5,7 @@ import torch
 
 from ft.kernels.four_bit import dequantize, dequantize_by_definition, with_plain_scales
 from ft.kernels.frozen_linear import frozen_linear
+from ft.kernels.lora_linear import lora_linear
 from ft.model.frozen import packed_weight
 
 # isort: split
@@ -61,16 +62,22 @@ def test_nothing_of_the_matrix_is_kept_for_the_backward_pass():
     assert max(tensor.numel() for tensor in kept) == 96 * 192 // 2
 
 
+def with_an_update(x, packed):
+    """The same layer with LoRA."""
+    return lora_linear(x, packed, None, torch.ones(2, 192) / 192, torch.ones(96, 2))
+
+
 @pytest.mark.filterwarnings("ignore")  # the compiler's own code warns
 @pytest.mark.parametrize("prepare", [lambda w: w, with_plain_scales], ids=["op", "definition"])
-def test_compiled_both_passes_dequantize_and_nothing_of_the_matrix_is_kept(prepare):
+@pytest.mark.parametrize("product", [frozen_linear, with_an_update])
+def test_compiled_both_passes_dequantize_and_nothing_of_the_matrix_is_kept(prepare, product):
     """A compiler sees the same matrix in both passes, and must not hold on to it."""
     packed = prepare(packed_weight(make_layer(96, 192)))
     x = torch.randn(4, 192, requires_grad=True)
-    expected = frozen_linear(x, packed)
+    expected = product(x, packed)
     (expected_grad,) = torch.autograd.grad(expected.square().sum(), x)
     kept = []
-    compiled = torch.compile(frozen_linear, backend="aot_eager_decomp_partition")
+    compiled = torch.compile(product, backend="aot_eager_decomp_partition")
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         y = compiled(x, packed)
     (grad,) = torch.autograd.grad(y.square().sum(), x)
