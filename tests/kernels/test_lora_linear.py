@@ -87,3 +87,12 @@ def test_an_update_below_half_a_step_of_the_format_is_not_lost(backend):
 @pytest.mark.parametrize("backend", ["eager", "inductor"])
 def test_nor_is_it_on_a_gpu(backend):
     assert_small_updates_count(torch.compile(lora_linear, backend=backend), "cuda")
+
+
+def test_what_comes_next_may_add_to_it_in_place():
+    x, weight, _, a, b = operands(with_bias=False)
+    y = lora_linear(x, weight, None, a, b)
+    y += 1
+    y.sum().backward()
+    expected = torch.autograd.grad(lora_linear_eager(x, weight, None, a, b, scaling=1).sum(), a)
+    torch.testing.assert_close(a.grad, *expected)

@@ -50,7 +50,10 @@ def lora_linear(
     scaled = (b if scaling == 1 else b * scaling).to(x.dtype)
     fields: tuple[Any, ...] = (weight,) if isinstance(weight, Tensor) else tuple(weight)
     form = Tensor if isinstance(weight, Tensor) else type(weight)
-    y: Tensor = _UpdatedProduct.apply(x, low, scaled, form is GroupedWeight, *fields)  # type: ignore[no-untyped-call]
+    y_TO: Tensor = _UpdatedProduct.apply(  # type: ignore[no-untyped-call]
+        x.flatten(0, -2), low.flatten(0, -2), scaled, form is GroupedWeight, *fields
+    )
+    y = y_TO.view(*x.shape[:-1], -1)  # outside: what is added to it in place keeps its gradient
     return y if bias is None else y + bias.to(x.dtype)
 
 
@@ -62,7 +65,7 @@ def lora_linear_eager(
 
 
 class _UpdatedProduct(torch.autograd.Function):
-    """x W^T + low B^T: keeps low, B and the weight as it was given, which is there anyway."""
+    """x W^T + low B^T, of ``[T, I]`` and ``[T, r]``: keeps low, B and the weight as it was given, which is there anyway."""
 
     @staticmethod
     def forward(
@@ -72,9 +75,7 @@ class _UpdatedProduct(torch.autograd.Function):
         ctx.save_for_backward(low, b, *fields[:num_kept])
         ctx.constants, ctx.is_grouped = fields[num_kept:], is_grouped
         weight = _plain(is_grouped, fields).to(x.dtype)
-        return _rounded_once(x.flatten(0, -2), weight, linear(low, b).flatten(0, -2)).view(
-            *x.shape[:-1], -1
-        )
+        return _rounded_once(x, weight, linear(low, b))
 
     @staticmethod
     @once_differentiable
@@ -88,7 +89,7 @@ class _UpdatedProduct(torch.autograd.Function):
         if needs_low:
             grad_low = grad @ b
         if needs_b:
-            grad_b = grad.flatten(0, -2).t() @ low.flatten(0, -2)
+            grad_b = grad.t() @ low
         return grad_x, grad_low, grad_b, None, *([None] * len(fields))
 
 

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ class Fork:
     def send_signal(self, number: int) -> None:
         """Sends it a signal, if it is alive."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # it ended in between
+                os.kill(self.pid, number)
 
     def wait(self, timeout_s: float = 300) -> int:
         """Its exit code; one that takes longer is killed, and that is a failure."""
