@@ -65,7 +65,10 @@ def lora_linear_eager(
 
 
 class _UpdatedProduct(torch.autograd.Function):
-    """x W^T + low B^T, of ``[T, I]`` and ``[T, r]``: keeps low, B and the weight as it was given, which is there anyway."""
+    """x W^T + low B^T, of ``[T, I]`` and ``[T, r]``.
+
+    Keeps low, B and the weight as it was given, which is there anyway.
+    """
 
     @staticmethod
     def forward(
