@@ -17,7 +17,7 @@ import ft.model.patches  # noqa: F401  # first: peft imports bitsandbytes
 from ft.kernels.four_bit import FourBitWeight
 from ft.kernels.frozen_linear import frozen_linear
 from ft.kernels.lora_linear import lora_linear
-from ft.kernels.packed import PackedWeight
+from ft.kernels.packed import FrozenWeight
 from ft.kernels.scaled_cast import scaled_cast
 from ft.model.grouped import GroupedLinear
 from ft.model.packed import WeightHolder, in_compute_format
@@ -172,8 +172,8 @@ class _ShortLora4bit(WeightHolder, _ShortLora, LoraLinear4bit):  # type: ignore[
 class _OnGrouped(_ShortLora):
     """Over a layer that holds its weight itself."""
 
-    def weight_to_use(self: Any) -> Tensor | PackedWeight:
-        weight: Tensor | PackedWeight = self.base_layer.weight_to_use()
+    def weight_to_use(self: Any) -> FrozenWeight:
+        weight: FrozenWeight = self.base_layer.weight_to_use()
         return weight
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ft.kernels.four_bit import FourBitWeight, with_plain_scales
-from ft.kernels.packed import PackedWeight, plain_weight
+from ft.kernels.packed import FrozenWeight, PackedWeight, plain_weight
 
 
 class WeightHolder:
@@ -35,7 +35,7 @@ class WeightHolder:
         """The layer's weight: the library's own tensors. Each kind of layer has its own way."""
         raise NotImplementedError
 
-    def weight_to_use(self) -> Tensor | PackedWeight:
+    def weight_to_use(self) -> FrozenWeight:
         """The kept weight, or the packed one."""
         if self.held_weight is not None:
             return self.held_weight
