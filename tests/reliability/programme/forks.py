@@ -67,8 +67,10 @@ class Fork:
             time.sleep(0.005)
 
     def said(self) -> str:
-        """What it has printed."""
-        return self.output.read_text(errors="replace")
+        """What it has printed; nothing if it was killed before it could."""
+        with suppress(FileNotFoundError):
+            return self.output.read_text(errors="replace")
+        return ""
 
 
 def end_all() -> None:
