@@ -3,7 +3,8 @@
     python benchmarks/reliability.py --work DIR
 
 Stopped, it goes on where it was: DIR/ledger.jsonl has what was done. ``--only kills`` does a part,
-``--again kills`` forgets what a part came to, ``--table`` says what is there.
+``--again kills`` forgets what a part came to, ``--table`` says what is there. ``--gpu`` is the part
+of it that a card has other ways to fail: QLoRA, in a DIR of its own; ``lost`` takes two cards.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, required=True, metavar="DIR")
     parser.add_argument("--only", nargs="*", default=[], metavar="PART")
     parser.add_argument("--again", nargs="*", default=[], metavar="PART")
+    parser.add_argument("--gpu", action="store_true", help="QLoRA on a card: see above")
     parser.add_argument("--table", action="store_true", help="say what is there, do nothing")
     arguments = parser.parse_args()
     work: Path = arguments.work.absolute()
@@ -38,7 +40,7 @@ def main() -> int:
     sys.path[:0] = PATHS
 
     from programme.bench import Bench
-    from programme.parts import Ledger, run_parts, table
+    from programme.parts import GPU_KEYS, GPU_PARTS, PARTS, Ledger, run_parts, table
 
     import tiny
 
@@ -51,10 +53,12 @@ def main() -> int:
     ledger = Ledger(work / "ledger.jsonl")
     for name in arguments.again:
         ledger.forget(name)
+    parts, keys = (GPU_PARTS, GPU_KEYS) if arguments.gpu else (PARTS, {})
     if not arguments.table:
-        for line in run_parts(Bench(work / "runs", base), ledger, arguments.only):
+        bench = Bench(work / "runs", base, keys)
+        for line in run_parts(parts, bench, ledger, arguments.only):
             print(line, flush=True)
-    print(table(ledger))
+    print(table(parts, ledger))
     return int(any(record["faults"] for record in ledger.records()))
 
 

@@ -1,14 +1,13 @@
 """The long command: what was done is not done again, faults are kept, what was not run is named."""
 
 import pytest
-from programme import parts
 from programme.bench import Bench, Outcome
 from programme.parts import Ledger, Part, run_parts, table
 
 
 @pytest.fixture
-def made(monkeypatch):
-    """What the two parts of a small programme were asked to do."""
+def made():
+    """A small programme of two parts, and what they were asked to do."""
     asked = []
 
     def trial(bench, name):
@@ -23,31 +22,32 @@ def made(monkeypatch):
         Part("a", "first", trial, [["good"], ["bad"], ["breaks"]]),
         Part("b", "second", trial, [["x"]]),
     ]
-    monkeypatch.setattr(parts, "PARTS", programme)
-    return asked
+    return programme, asked
 
 
 def test_it_goes_on_where_it_was_stopped(tmp_path, made):
+    programme, asked = made
     bench, ledger = Bench(tmp_path, tmp_path), Ledger(tmp_path / "ledger.jsonl")
-    lines = run_parts(bench, ledger, [])
+    lines = run_parts(programme, bench, ledger, [])
     assert next(lines).startswith("a 1/3 good: 1 good")
     lines.close()  # stopped
     with ledger.path.open("a") as file:
         file.write('{"part": "a", "tri')  # in the middle of a line
-    list(run_parts(bench, ledger, ["a"]))
-    assert made == ["good", "bad", "breaks"]
+    list(run_parts(programme, bench, ledger, ["a"]))
+    assert asked == ["good", "bad", "breaks"]
     assert [record["faults"] for record in ledger.records()] == [
         [], ["it is bad"], ["broke off: RuntimeError: of itself"],
     ]  # fmt: skip
-    assert table(ledger).splitlines()[2:] == [
+    assert table(programme, ledger).splitlines()[2:] == [
         "| first | 3 of 3 | 1 good | 2 | 0.0 min |",
         "| second | 0 of 1 | not run |  |  |",
     ]
 
 
 def test_a_part_is_done_again_when_it_is_asked_for(tmp_path, made):
+    programme, asked = made
     bench, ledger = Bench(tmp_path, tmp_path), Ledger(tmp_path / "ledger.jsonl")
-    list(run_parts(bench, ledger, []))
+    list(run_parts(programme, bench, ledger, []))
     ledger.forget("b")
-    assert len(list(run_parts(bench, ledger, []))) == 1
-    assert made == ["good", "bad", "breaks", "x", "x"]
+    assert len(list(run_parts(programme, bench, ledger, []))) == 1
+    assert asked == ["good", "bad", "breaks", "x", "x"]

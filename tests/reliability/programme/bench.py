@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,21 +50,24 @@ class Bench:
     folder: Path
     base: Path
     """A tiny Llama and its tokenizer."""
+    keys: Mapping[str, Any] = field(default_factory=dict)
+    """Of every config, whatever a trial asks for."""
 
     def config(self, name: str, **keys: Any) -> Path:
         """A config in a new folder of the bench; its run is in ``out`` beside it."""
         folder = self.folder / name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        return write_config(folder, self.base, **keys)
+        return write_config(folder, self.base, **(keys | self.keys))
 
     def reference(self, name: str, **keys: Any) -> Path:
         """The run directory of the config, trained without a stop; made once."""
-        folder = self.folder / f"reference-{name}"
-        if not (folder / "out" / "run.json").exists():
-            self.config(folder.name, **keys)
-        train_to_the_end(folder / "run.yml")
-        return folder / "out"
+        out = self.folder / f"reference-{name}" / "out"
+        if not (out / "run.json").exists():
+            self.config(out.parent.name, **keys)
+        if RunDirectory(out).state != "finished":
+            train_to_the_end(out.parent / "run.yml")
+        return out
 
     def clear(self, config: Path) -> None:
         """Removes the folder of a config."""

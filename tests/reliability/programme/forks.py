@@ -16,8 +16,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import torch
+
 ROOT = Path(__file__).parents[3]
-_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "forkserver")
+"""bitsandbytes opens a card as it is loaded, and an open card does not survive a fork."""
 
 
 _started: list[Fork] = []
@@ -103,7 +106,8 @@ def _prepare_server() -> None:
     """The server is started with the first fork, in the environment of that moment."""
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(map(str, _PATHS)))
-    _CONTEXT.set_forkserver_preload(["programme.preloaded"])
+    if _CONTEXT.get_start_method() == "forkserver":
+        _CONTEXT.set_forkserver_preload(["programme.preloaded"])
 
 
 _PATHS = [ROOT / "src", ROOT / "tests", ROOT / "tests/reliability"]

@@ -79,6 +79,19 @@ PARTS = [
     Part("memory", "resident memory over 5,000 steps", memory.memory_growth, _each(["lora"])),
 ]  # fmt: skip
 
+GPU_KEYS = {"adapter": "qlora", "load_in_4bit": True, "bf16": True, "deterministic": True}
+"""Of all runs on a GPU: QLoRA, compiled as it is there, and to be equal to the last bit."""
+GPU_PARTS = [
+    Part("kills", "kill -9 at random moments, five a run, run after run",
+         kills.chain_of_kills, _each(["nf4"], range(3))),
+    Part("resumes", "stopped after every step", resumes.resume_from_every_step, [["nf4"]]),
+    Part("signals", "SIGTERM or SIGINT at random moments",
+         signals.signal_at, _each(signals.MOMENTS, range(2))),
+    Part("lost", "one of two processes, a GPU each, killed, stopped or raising",
+         lost.chain_of_losses, [[0]]),
+]  # fmt: skip
+"""What has another way to go wrong there: the card's own generator, kernels, NCCL."""
+
 
 class Ledger:
     """A JSON-lines file: one line a trial."""
@@ -112,10 +125,12 @@ class Ledger:
             file.write("\n" * is_cut + json.dumps(record) + "\n")
 
 
-def run_parts(bench: Bench, ledger: Ledger, names: Sequence[str]) -> Iterator[str]:
+def run_parts(
+    parts: Sequence[Part], bench: Bench, ledger: Ledger, names: Sequence[str]
+) -> Iterator[str]:
     """Does what is not in the ledger yet; gives a line of progress a trial."""
     done = {json.dumps([record["part"], record["trial"]]) for record in ledger.records()}
-    for part in PARTS:
+    for part in parts:
         if names and part.name not in names:
             continue
         for number, trial in enumerate(part.trials, start=1):
@@ -130,11 +145,11 @@ def run_parts(bench: Bench, ledger: Ledger, names: Sequence[str]) -> Iterator[st
             yield from (f"  FAULT {fault[:2000]}" for fault in outcome.faults)
 
 
-def table(ledger: Ledger) -> str:
+def table(parts: Sequence[Part], ledger: Ledger) -> str:
     """What was done so far, as Markdown; parts that were not are named."""
     records = ledger.records()
     lines = ["| fault | trials | counts | faults | wall |", "|---|---:|---|---:|---:|"]
-    for part in PARTS:
+    for part in parts:
         own = [record for record in records if record["part"] == part.name]
         counts: Counter[str] = Counter()
         for record in own:
