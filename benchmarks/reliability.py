@@ -5,6 +5,7 @@
 Stopped, it goes on where it was: DIR/ledger.jsonl has what was done. ``--only kills`` does a part,
 ``--again kills`` forgets what a part came to, ``--table`` says what is there. ``--gpu`` is the part
 of it that a card has other ways to fail: QLoRA, in a DIR of its own; ``lost`` takes two cards.
+``--share 1/4`` does a quarter of the trials: four commands beside each other, each with its DIR.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", default=[], metavar="PART")
     parser.add_argument("--again", nargs="*", default=[], metavar="PART")
     parser.add_argument("--gpu", action="store_true", help="QLoRA on a card: see above")
+    parser.add_argument("--share", type=_share, default=(0, 1), metavar="1/4", help="of the trials")
     parser.add_argument("--table", action="store_true", help="say what is there, do nothing")
     arguments = parser.parse_args()
     work: Path = arguments.work.absolute()
@@ -40,7 +42,7 @@ def main() -> int:
     sys.path[:0] = PATHS
 
     from programme.bench import Bench
-    from programme.parts import GPU_KEYS, GPU_PARTS, PARTS, Ledger, run_parts, table
+    from programme.parts import GPU_KEYS, GPU_PARTS, PARTS, Ledger, run_parts, share_of, table
 
     import tiny
 
@@ -54,12 +56,20 @@ def main() -> int:
     for name in arguments.again:
         ledger.forget(name)
     parts, keys = (GPU_PARTS, GPU_KEYS) if arguments.gpu else (PARTS, {})
+    parts = share_of(parts, *arguments.share)
     if not arguments.table:
         bench = Bench(work / "runs", base, keys)
         for line in run_parts(parts, bench, ledger, arguments.only):
             print(line, flush=True)
     print(table(parts, ledger))
     return int(any(record["faults"] for record in ledger.records()))
+
+
+def _share(text: str) -> tuple[int, int]:
+    number, num_shares = map(int, text.split("/"))
+    if not 1 <= number <= num_shares:
+        raise ValueError
+    return number - 1, num_shares
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import pytest
 from programme.bench import Bench, Outcome
-from programme.parts import Ledger, Part, run_parts, table
+from programme.parts import Ledger, Part, run_parts, share_of, table
 
 
 @pytest.fixture
@@ -51,3 +51,11 @@ def test_a_part_is_done_again_when_it_is_asked_for(tmp_path, made):
     ledger.forget("b")
     assert len(list(run_parts(programme, bench, ledger, []))) == 1
     assert asked == ["good", "bad", "breaks", "x", "x"]
+
+
+def test_shares_have_each_trial_once(made):
+    programme, _ = made
+    shares = [share_of(programme, number, 2) for number in range(2)]
+    assert [[part.trials for part in share] for share in shares] == [
+        [[["good"], ["breaks"]], [["x"]]], [[["bad"]], []],
+    ]  # fmt: skip

@@ -9,7 +9,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,8 @@ GPU_KEYS = {"adapter": "qlora", "load_in_4bit": True, "bf16": True, "determinist
 GPU_PARTS = [
     Part("kills", "kill -9 at random moments, five a run, run after run",
          kills.chain_of_kills, _each(["nf4"], range(3))),
-    Part("resumes", "stopped after every step", resumes.resume_from_every_step, [["nf4"]]),
+    Part("resumes", "stopped after every step",
+         resumes.resume_from_every_step, _each(["nf4"], range(4), [4])),
     Part("signals", "SIGTERM or SIGINT at random moments",
          signals.signal_at, _each(signals.MOMENTS, range(2))),
     Part("lost", "one of two processes, a GPU each, killed, stopped or raising",
@@ -123,6 +124,11 @@ class Ledger:
             file.seek(max(file.tell() - 1, 0))
             is_cut = file.read(1) not in ("", "\n")
             file.write("\n" * is_cut + json.dumps(record) + "\n")
+
+
+def share_of(parts: Sequence[Part], number: int, num_shares: int) -> list[Part]:
+    """The parts with every ``num_shares``-th of their trials, from ``number`` on, 0 being first."""
+    return [replace(part, trials=part.trials[number::num_shares]) for part in parts]
 
 
 def run_parts(

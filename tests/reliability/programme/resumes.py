@@ -21,12 +21,15 @@ _KEYS = EVERY_STEP | {"num_epochs": 3}
 _KEYS_OF = {"packed": {"num_epochs": 10}}
 
 
-def resume_from_every_step(bench: Bench, kind: str) -> Outcome:
-    """Edges of epochs among them; a checkpoint stands between accumulations, never within one."""
+def resume_from_every_step(bench: Bench, kind: str, share: int = 0, num_shares: int = 1) -> Outcome:
+    """Edges of epochs among them; a checkpoint stands between accumulations, never within one.
+
+    Of several shares each has every so many-th step.
+    """
     keys = KINDS[kind] | _KEYS | _KEYS_OF.get(kind, {})
     reference = bench.reference(f"resumes-{kind}", **keys)
     outcome = Outcome()
-    for step in range(1, len(curve(reference))):
+    for step in range(1 + share, len(curve(reference)), num_shares):
         config = bench.config(f"resumes-{kind}-{step}", **keys)
         life = Life(config.parent / "out")
         process = Fork(_stopped_after, config, step, output=config.with_name("said"))
