@@ -29,6 +29,20 @@ def test_before_the_first_step_a_signal_ends_it_with_a_word(tmp_path, tiny_llama
     assert curve(tmp_path / "out") == []
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_merge_that_is_left_leaves_nothing_half_written(tmp_path, tiny_llama, number, code):
+    out = tmp_path / "out"
+    run(write_config(tmp_path, tiny_llama, max_steps=1))
+    before = set(out.iterdir())
+    process = start_ft("merge", out)
+    wait_for(lambda: any(out.glob(".tmp-merged-*")), process)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert error == ("stopped by SIGTERM\n" if code == 143 else "interrupted\n")
+    assert set(out.iterdir()) == before
+
+
 def test_the_second_signal_ends_it_at_once(tmp_path, tiny_llama):
     """In the middle of a step that takes longer than it may take to leave."""
     config = write_config(

@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 def program() -> NoReturn:
     """``ft`` as a process of its own: a signal ends it by 130 or 143, whenever it comes.
 
-    Commands that have something to put in order take the signals over while they run. Once a
+    A command is left by an exception, so that half-written folders go. Once a
     command is over its exit code is what it came to, and a signal only brings the end forward.
     """
     atexit.register(_ignore_signals)  # the first one registered is the last one called
@@ -37,8 +37,14 @@ def _run_and_settle() -> NoReturn:
     import ft.cli.app  # noqa: F401 - the slow part; an interrupt may get lost in an import
     from ft.runtime import interrupts
 
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        if os.getpid() != _MAIN_PROCESS:  # one that the command forked, and ends by SIGTERM
+            os._exit(128 + number)
+        interrupts.raise_interrupt(number, frame)
+
     interrupts.raise_what_is_dropped()
-    signal.signal(signal.SIGINT, interrupts.raise_interrupt)
+    for number in _SIGNALS:
+        signal.signal(number, interrupt)
     try:
         main()
     except SystemExit as end:

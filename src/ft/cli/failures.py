@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 
@@ -11,19 +12,22 @@ from rich.text import Text
 from ft.cli.visible import marks_for, one_line
 from ft.runtime import FtError, MachineError, Problem
 from ft.runtime.durable import is_disk_full
+from ft.runtime.interrupts import interrupting_signal
 
 
 def report_failure(error: BaseException, *, shows_traceback: bool) -> int:
     """Prints what went wrong to standard error.
 
     Returns:
-        The exit code: an FtError's own, 3 for a full disk, 130 for Ctrl-C, 1 for a fault of ours.
+        The exit code: an FtError's own, 3 for a full disk, 130 for Ctrl-C, 143 for SIGTERM, 1 for a
+        fault of ours.
     """
     if shows_traceback:
         traceback.print_exception(error)
     if isinstance(error, KeyboardInterrupt):
-        _print([Problem("interrupted")])
-        return 130
+        was_asked_to = interrupting_signal() == signal.SIGTERM
+        _print([Problem("stopped by SIGTERM" if was_asked_to else "interrupted")])
+        return 128 + (signal.SIGTERM if was_asked_to else signal.SIGINT)
     known = error if isinstance(error, FtError) else _as_known(error)
     if known is not None:
         _print(known.problems)
