@@ -227,6 +227,27 @@ def test_a_signal_after_the_command_changes_no_exit_code(moment, arguments, code
     assert "ignored" not in ended.stderr
 
 
+def test_the_end_waits_for_what_libraries_clean_up_and_for_nothing_else():
+    """Python's own taking down lasts seconds once torch is loaded."""
+    program = (
+        "import atexit, os, sys, threading, time\n"
+        "from ft.cli import program\n"
+        "class Late:\n"
+        "    def __del__(self, write=os.write): write(2, b'taken down')\n"
+        "late = Late()\n"
+        "def work():\n"
+        "    time.sleep(0.5)\n"
+        "    print('worked')\n"
+        "threading.Thread(target=work).start()\n"
+        "atexit.register(print, 'cleaned up')\n"
+        "sys.argv = ['ft', '--version']\n"
+        "program()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines()[1:] == ["worked", "cleaned up"]
+
+
 def test_a_second_run_in_the_same_folder_is_refused(tmp_path, tiny_llama):
     config = write_config(tmp_path, tiny_llama, num_epochs=400)
     first = subprocess.Popen(

@@ -24,7 +24,7 @@ def program() -> NoReturn:
     A command is left by an exception, so that half-written folders go. Once a
     command is over its exit code is what it came to, and a signal only brings the end forward.
     """
-    atexit.register(_ignore_signals)  # the first one registered is the last one called
+    atexit.register(_end)  # the first one registered is the last one called
     for number in _SIGNALS:
         signal.signal(number, _leave)
     try:
@@ -62,22 +62,33 @@ def _leave(number: int, frame: FrameType | None) -> NoReturn:
     os._exit(128 + number)
 
 
+class _State:
+    exit_code: int | None = None
+    """What the command came to, once it is over."""
+
+
 def _settle(code: int) -> None:
-    def end_now(number: int, frame: FrameType | None) -> None:
-        os._exit(code)
-
-    for stream in filter(None, (sys.stdout, sys.stderr)):
-        with suppress(OSError):  # nobody reads them any longer
-            stream.flush()
+    _State.exit_code = code
+    _flush()
     for number in _SIGNALS:
-        signal.signal(number, end_now)
+        signal.signal(number, lambda number, frame: os._exit(code))
 
 
-def _ignore_signals() -> None:
-    """While the interpreter is taken down, which has put the default handlers back otherwise."""
-    if os.getpid() == _MAIN_PROCESS:
-        for number in _SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
+def _end() -> None:
+    """Ends the process without taking the interpreter down.
+
+    That takes seconds once torch is loaded, and a thread that a library has left running may abort
+    the process meanwhile. Threads to be waited for have ended by now, and libraries have cleaned up.
+    """
+    if os.getpid() == _MAIN_PROCESS and _State.exit_code is not None:
+        _flush()
+        os._exit(_State.exit_code)
+
+
+def _flush() -> None:
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        with suppress(OSError, ValueError):  # nobody reads them any longer; closed
+            stream.flush()
 
 
 _MAIN_PROCESS = os.getpid()
