@@ -238,8 +238,8 @@ def test_the_end_waits_for_what_libraries_clean_up_and_for_nothing_else():
         "def work():\n"
         "    time.sleep(0.5)\n"
         "    print('worked')\n"
+        "    atexit.register(print, 'cleaned up')  # as a library does once it is loaded\n"
         "threading.Thread(target=work).start()\n"
-        "atexit.register(print, 'cleaned up')\n"
         "sys.argv = ['ft', '--version']\n"
         "program()\n"
     )

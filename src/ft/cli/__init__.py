@@ -78,7 +78,7 @@ def _end() -> None:
     """Ends the process without taking the interpreter down.
 
     That takes seconds once torch is loaded, and a thread that a library has left running may abort
-    the process meanwhile. Threads to be waited for have ended by now, and libraries have cleaned up.
+    the process meanwhile. By now threads to be waited for have ended, libraries have cleaned up.
     """
     if os.getpid() == _MAIN_PROCESS and _State.exit_code is not None:
         _flush()
