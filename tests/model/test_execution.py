@@ -57,7 +57,9 @@ def make_rows(lengths):
     return rows
 
 
-def make_model(config, *, adapter=True, attention="sdpa", dropout=0.0, saved=None):
+def make_model(
+    config, *, adapter=True, attention="sdpa", dropout=0.0, saved=None, targets="all-linear"
+):
     register_varlen()
     apply_patches()
     torch.manual_seed(0)
@@ -65,14 +67,13 @@ def make_model(config, *, adapter=True, attention="sdpa", dropout=0.0, saved=Non
     model = AutoModelForCausalLM.from_config(copy.deepcopy(config), attn_implementation=attention)
     if adapter:
         is_conv1d = isinstance(config, GPT2Config)
-        targets = ["c_attn", "c_fc"] if is_conv1d else "all-linear"
         model = get_peft_model(
             model,
             LoraConfig(
                 r=4,
                 lora_alpha=8,
                 lora_dropout=dropout,
-                target_modules=targets,
+                target_modules=["c_attn", "c_fc"] if is_conv1d else targets,
                 init_lora_weights=False,
                 fan_in_fan_out=is_conv1d,
                 modules_to_save=saved,
@@ -141,10 +142,13 @@ def test_however_a_step_is_cut_the_gradients_are_those_of_the_padded_plain_way(c
 
 @pytest.mark.parametrize("is_recomputed", [False, True], ids=["kept", "recomputed"])
 def test_casting_all_factors_at_once_is_casting_each_in_its_layer(is_recomputed):
+    """Bit for bit, where no layers share their input (``test_shared_input`` has those)."""
     rows = make_rows([9, 21, 14, 30])
     results = []
     for is_together in (False, True):
-        model = make_model(CONFIGS["llama, grouped queries"])
+        model = make_model(
+            CONFIGS["llama, grouped queries"], targets=["k_proj", "o_proj", "up_proj"]
+        )
         execution, head, _ = on_the_short_way(model)
         execution.set(recomputed_layers={1} if is_recomputed else (), kept_layers=())
         if is_together:

@@ -37,7 +37,7 @@ def frozen_linear(
         x: ``[*, I]`` in the compute format.
         weight: ``[O, I]``, at hand or packed; packed, it is dequantized in each pass anew.
         bias: ``[O]``, frozen.
-        update: ``[*, O]`` in the format of ``x``; its gradient is the output's.
+        update: ``[*, O]`` or ``[T, O]`` in the format of ``x``; its gradient is the output's.
 
     Returns:
         ``[*, O]``; bit for bit the same, packed or at hand.
@@ -52,7 +52,8 @@ def frozen_linear(
     y_TO: Tensor = _FrozenLinear.apply(  # type: ignore[no-untyped-call]
         x.flatten(0, -2), update.flatten(0, -2), None, is_grouped, *fields
     )
-    y = y_TO.view(update.shape)  # outside: what is added to it in place keeps its gradient
+    # Outside of the function: what is added to it in place keeps its gradient.
+    y = y_TO.view(*x.shape[:-1], update.shape[-1])
     return y if bias is None else y + bias
 
 

@@ -8,6 +8,8 @@ rounded together with the frozen product (``ft.kernels.frozen_linear`` says why)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 from torch.nn.functional import dropout, linear
 
@@ -40,6 +42,31 @@ def lora_linear(
         ``[*, O]``.
     """
     low = linear(dropout(x, dropout_p) if dropout_p else x, a.to(x.dtype))
+    return with_update(x, weight, bias, low, b, scaling=scaling)
+
+
+def low_products(x: Tensor, a: Tensor, ranks: Sequence[int]) -> tuple[Tensor, ...]:
+    """One product for several layers that read the same x, and views of it: x A^T of each.
+
+    The gradient of x is one product too: it is rounded once, where those of layer by layer are
+    rounded one by one and added.
+
+    Args:
+        x: ``[*, I]``.
+        a: ``[R, I]``, the layers' A one below the other.
+        ranks: Rows of each, R together.
+
+    Returns:
+        ``[T, r]`` for each; a layer's own product up to the order of its sums.
+    """
+    low_TR = linear(x.flatten(0, -2), a.to(x.dtype))  # flat: the views' gradients need no copies
+    return low_TR.split_with_sizes(list(ranks), dim=-1)
+
+
+def with_update(
+    x: Tensor, weight: FrozenWeight, bias: Tensor | None, low: Tensor, b: Tensor, *, scaling: float
+) -> Tensor:
+    """The layer's output where ``low``, ``[*, r]`` or ``[T, r]``, is there; see ``lora_linear``."""
     scaled = b if scaling == 1 else b * scaling
     return frozen_linear(x, weight, bias, update=linear(low, scaled.to(x.dtype)))
 

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 import ft.model.patches  # noqa: F401  # first: peft imports bitsandbytes
 from ft.kernels.four_bit import FourBitWeight
 from ft.kernels.frozen_linear import frozen_linear
-from ft.kernels.lora_linear import lora_linear
+from ft.kernels.lora_linear import lora_linear, with_update
 from ft.kernels.packed import FrozenWeight
 from ft.kernels.scaled_cast import scaled_cast
 from ft.model.grouped import GroupedLinear
 from ft.model.packed import WeightHolder, in_compute_format
+from ft.model.shared_input import SharedInput, read_one_tensor
 
 # isort: split
 import bitsandbytes as bnb
@@ -76,7 +77,9 @@ def cast_factors_together(model: nn.Module, dtype: torch.dtype) -> None:
 
     Layer by layer they are two small kernels a layer and pass, and two for the gradients, which is
     a fifth of what a short pass launches. Layers whose factors are in the compute format already
-    stay as they are.
+    stay as they are. Those that read one tensor, and have no dropout, get their A stacked, and make
+    one product of it (``shared_input``); a group that turns out not to share in the first pass is
+    none from the second on.
 
     Args:
         model: With layers on the short way.
@@ -87,19 +90,54 @@ def cast_factors_together(model: nn.Module, dtype: torch.dtype) -> None:
         for layer in model.modules()
         if isinstance(layer, _ShortLora) and layer.trained_factors()[0].dtype != dtype
     ]
+    stacks = _share(model, layers)
 
     def cast(model: nn.Module, args: Any) -> None:
         if not (model.training and torch.is_grad_enabled()):
             return
-        factors = [layer.trained_factors() for layer in layers]
-        tensors = [tensor for a, b, _ in factors for tensor in (a, b)]
-        scales = [scale for *_, scaling in factors for scale in (1.0, scaling)]
-        casts = iter(scaled_cast(tensors, scales, dtype))
-        for layer in layers:
-            object.__setattr__(layer, "cast_factors", (next(casts), next(casts)))
+        stacks[:] = [part for stack in stacks for part in _ready(stack)]
+        factors = [layer.trained_factors() for stack in stacks for layer in stack]
+        tensors = [a for a, *_ in factors] + [b for _, b, _ in factors]
+        scales = [1.0] * len(factors) + [scaling for *_, scaling in factors]
+        counts = [len(stack) for stack in stacks] + [1] * len(factors)
+        casts = scaled_cast(tensors, scales, dtype, stacks=counts)
+        scaled_b = iter(casts[len(stacks) :])
+        for stack, a in zip(stacks, casts, strict=False):
+            for layer in stack:
+                object.__setattr__(layer, "cast_factors", (a, next(scaled_b)))
+
+    def end(model: nn.Module, args: Any, output: Any) -> None:
+        for stack in stacks:
+            if stack[0].shared_input is not None:
+                stack[0].shared_input.end_pass()
 
     if layers:
         model.register_forward_pre_hook(cast)
+        model.register_forward_hook(end)
+
+
+def _share(model: nn.Module, layers: list[Any]) -> list[list[Any]]:
+    """All layers, those together whose A are to be stacked; they know their groups."""
+    may_share = [layer for layer in layers if not isinstance(layer.dropout(), nn.Dropout)]
+    stacks = list(read_one_tensor(model, may_share))
+    for stack in stacks:
+        group = SharedInput(tuple(len(layer.trained_factors()[0]) for layer in stack))
+        for place, layer in enumerate(stack):
+            layer.shared_input, layer.place = group, place
+    return stacks + [[layer] for layer in layers if layer.shared_input is None]
+
+
+def _ready(stack: list[Any]) -> list[list[Any]]:
+    """The layers as the next pass stacks them; what one cut short left behind is dropped."""
+    group: SharedInput | None = stack[0].shared_input
+    if group is None:
+        return [stack]
+    group.let_go()
+    if not group.is_wrong:
+        return [stack]
+    for layer in stack:
+        layer.shared_input = None
+    return [[layer] for layer in stack]
 
 
 def packed_weight(layer: Any) -> FourBitWeight:
@@ -125,31 +163,34 @@ class _ShortLora:
     """The forward of a layer with one plain adapter."""
 
     cast_factors: tuple[Tensor, Tensor] | None = None
-    """A and the scaled B in the compute format, for this forward pass."""
+    """A and the scaled B in the compute format, for this forward pass; A with those of the layers
+    that share its input, where there are some."""
+
+    shared_input: SharedInput | None = None
+    """Makes the low product, from the cast factors, where others read the same tensor."""
+
+    place: int = 0
+    """Among them."""
 
     def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if args or kwargs or self._disable_adapters or self.merged_adapters:
             output: Tensor = super().forward(x, *args, **kwargs)  # type: ignore[misc]
             return output
-        dropout = self.lora_dropout[self._active_adapter[0]]
-        a, b, scaling = self._factors()
-        return lora_linear(
-            in_compute_format(x),
-            self.weight_to_use(),
-            self.base_layer.bias,
-            a,
-            b,
-            scaling=scaling,
-            dropout_p=dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0,
-        )
+        is_cast = self.cast_factors is not None and self.training and torch.is_grad_enabled()
+        a, b, scaling = (*self.cast_factors, 1.0) if is_cast else self.trained_factors()
+        weight, bias = self.weight_to_use(), self.base_layer.bias
+        if is_cast and self.shared_input is not None:
+            low = self.shared_input.low(self.place, x, in_compute_format, a)
+            return with_update(in_compute_format(x), weight, bias, low, b, scaling=scaling)
+        dropout = self.dropout()
+        dropout_p = dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
+        x = in_compute_format(x)
+        return lora_linear(x, weight, bias, a, b, scaling=scaling, dropout_p=dropout_p)
 
-    def _factors(self: Any) -> tuple[Tensor, Tensor, float]:
-        """A, B and what the update is still to be multiplied by."""
-        if self.cast_factors is not None and self.training and torch.is_grad_enabled():
-            a, b = self.cast_factors
-            return a, b, 1.0
-        trained: tuple[Tensor, Tensor, float] = self.trained_factors()
-        return trained
+    def dropout(self: Any) -> nn.Module:
+        """What the update's input goes through."""
+        module: nn.Module = self.lora_dropout[self._active_adapter[0]]
+        return module
 
     def trained_factors(self: Any) -> tuple[Tensor, Tensor, float]:
         """A, B as they are trained, and the scaling."""

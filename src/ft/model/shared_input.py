@@ -1,0 +1,98 @@
+"""Adapted linears that read one tensor make their low products at once: x A_q^T, x A_k^T, x A_v^T.
+
+    [x A_1^T, x A_2^T, ..] = x [A_1; A_2; ..]^T        one product forward, one each for dA and dx
+
+A member asks its group for its share of the product. The group computes the whole of it for a
+tensor that it does not hold, hands out the shares, and lets go of tensor and product with the last
+of them. So nothing is assumed: a member that comes with another tensor gets the product of that
+one, and all that a wrong guess costs is the work for shares that nobody asks for.
+
+A share is the product that the member would make alone up to the order of its sums (a product of
+another shape may sum in another order): the same within a rounding of the compute format. The
+gradient of the tensor is rounded once instead of member by member.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ft.kernels.lora_linear import low_products
+
+_READ_ONE_TENSOR = (
+    ("q_proj", "k_proj", "v_proj"),
+    ("query", "key", "value"),
+    ("q_proj", "q_a_proj", "kv_a_proj_with_mqa"),
+    ("gate_proj", "up_proj"),
+    ("w1", "w3"),
+)
+"""Names of a module's children that are given the same tensor, in models as they are."""
+
+
+class SharedInput:
+    """Some linears that are thought to be given the same tensor, and their low products of it.
+
+    The tensor is told by identity. One that is changed in place between two members is not told
+    apart; it cannot be trained on anyway, because each member keeps it for its dA.
+    """
+
+    def __init__(self, ranks: tuple[int, ...]) -> None:
+        """Of members with these ranks, in the order in which their A are stacked."""
+        self.ranks = ranks
+        self.is_wrong = False
+        """Whether a pass ended before all members had come."""
+        self._held: tuple[Tensor, tuple[Tensor, ...], int] | None = None
+        """The tensor, the members' products, and how many of them have not been asked for."""
+
+    def low(
+        self, place: int, x: Tensor, in_format: Callable[[Tensor], Tensor], a: Tensor
+    ) -> Tensor:
+        """A member's ``[T, r]``: a view of all members' product, kept until the last one came.
+
+        Args:
+            place: The member's, among the ranks.
+            x: ``[*, I]``, the very tensor that the member was given.
+            in_format: Gives it in the compute format.
+            a: ``[sum of ranks, I]``, all members' A.
+        """
+        held = self._held
+        if held is None or held[0] is not x:
+            held = (x, low_products(in_format(x), a, self.ranks), len(self.ranks))
+        _, lows, num_awaited = held
+        self._held = (x, lows, num_awaited - 1) if num_awaited > 1 else None
+        return lows[place]
+
+    def let_go(self) -> None:
+        """Holds nothing any more."""
+        self._held = None
+
+    def end_pass(self) -> None:
+        """What is held at the end of a pass is held for members that do not come."""
+        self.is_wrong = self.is_wrong or self._held is not None
+        self.let_go()
+
+
+def read_one_tensor(model: nn.Module, among: Collection[Any]) -> Iterator[list[Any]]:
+    """Layers that go by the names of those that share their input, two at least together.
+
+    Args:
+        model: Whose layers.
+        among: Those that may share; each needs ``trained_factors``.
+    """
+    known = {id(layer) for layer in among}
+    for parent in model.modules():
+        children = parent._modules
+        for names in _READ_ONE_TENSOR:
+            found: list[Any] = [children[n] for n in names if id(children.get(n)) in known]
+            alike = [layer for layer in found if _kind(layer) == _kind(found[0])]
+            if len(alike) > 1:
+                yield alike
+                known -= {id(layer) for layer in alike}
+
+
+def _kind(layer: Any) -> tuple[int, torch.dtype, torch.device]:
+    a: Tensor = layer.trained_factors()[0]
+    return a.shape[1], a.dtype, a.device

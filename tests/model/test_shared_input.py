@@ -1,0 +1,213 @@
+"""Layers that read one tensor make one product of it, and what they compute stays the same."""
+
+import weakref
+
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.utils import counters
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
+
+from ft.data.batches import Padded
+from ft.model.frozen import cast_factors_together, shorten_linears
+from ft.model.shared_input import SharedInput
+from model.test_execution import (
+    CONFIGS,
+    gradients,
+    make_model,
+    make_rows,
+    of_torch,
+    on_the_short_way,
+    require_same,
+)
+
+# isort: split
+from peft import LoraConfig, get_peft_model
+
+LLAMA = CONFIGS["llama, grouped queries"]
+
+
+def short_model(*, is_together, dtype=torch.float32, trained_dtype=torch.float64, **kwargs):
+    """On the short way; fp64 factors are cast on the way to fp32 as fp32 ones are to bf16."""
+    model = make_model(LLAMA, **kwargs)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(trained_dtype)
+    execution, head, _ = on_the_short_way(model)
+    if is_together:
+        cast_factors_together(model, dtype)
+    return model, execution, head
+
+
+def groups_of(model):
+    return {
+        module.shared_input for module in model.modules() if getattr(module, "shared_input", None)
+    }
+
+
+class _Products(TorchDispatchMode):
+    """Counts matrix products."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
+        return function(*args, **(kwargs or {}))
+
+
+def test_loss_and_gradients_in_fp32_are_those_of_layer_by_layer():
+    rows = make_rows([9, 21, 14, 30])
+    plain, _, head = short_model(is_together=False)
+    expected = gradients(plain, rows, layout=Padded(0), head=head)
+    model, execution, head = short_model(is_together=True)
+    got = gradients(model, rows, layout=Padded(0), head=head)
+    assert len(groups_of(model)) == 2 * 3
+    require_same(got, expected, rtol=1e-5, atol=1e-5)
+    execution.set(recomputed_layers={0, 2}, kept_layers=())
+    require_same(gradients(model, rows, layout=Padded(0), head=head), got, rtol=0, atol=0)
+
+
+def test_in_bf16_they_are_as_near_to_fp32():
+    rows = make_rows([9, 21, 14, 30])
+    model, _, head = short_model(is_together=False)
+    _, exact = gradients(model, rows, layout=Padded(0), head=head)
+    distances = []
+    for is_together in (False, True):
+        model, _, head = short_model(
+            is_together=is_together, dtype=torch.bfloat16, trained_dtype=torch.float32
+        )
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            _, got = gradients(model, rows, layout=Padded(0), head=head)
+        distances.append(sum((got[n] - exact[n]).norm() / exact[n].norm() for n in exact))
+    assert distances[1] < 1.1 * distances[0]
+
+
+def test_a_layer_makes_nine_products_less():
+    """Three forward, six backward; the first one needs no gradient of what it reads."""
+    rows = make_rows([9, 21])
+    counts = []
+    for is_together in (False, True):
+        model, _, head = short_model(is_together=is_together)
+        with _Products() as products:
+            gradients(model, rows, layout=Padded(0), head=head)
+        counts.append(products.count)
+    assert counts[0] - counts[1] == 9 * 3 - 2
+
+
+@of_torch
+def test_compiled_they_are_one_graph_for_all_layers_recomputed_or_not():
+    plain, _, plain_head = short_model(is_together=False)
+    model, execution, head = short_model(is_together=True)
+    execution.set(recomputed_layers={1}, kept_layers=())
+    execution.compile(backend="aot_eager", on_failure=pytest.fail)
+    torch._dynamo.reset()
+    counters.clear()
+    for lengths in ([9, 21], [14, 30], [40, 7]):
+        rows = make_rows(lengths)
+        got = gradients(model, rows, layout=Padded(0), head=head)
+        expected = gradients(plain, rows, layout=Padded(0), head=plain_head)
+        require_same(got, expected, rtol=1e-5, atol=1e-5)
+    assert counters["stats"]["unique_graphs"] == 1
+    assert not counters["graph_break"]
+    assert len(groups_of(model)) == 2 * 3
+    assert all(group._held is None and not group.is_wrong for group in groups_of(model))
+
+
+def test_nothing_is_kept_for_a_layer_that_is_through():
+    """Recomputed layers need none of what they read: it is gone when the forward pass is over."""
+    model, execution, _ = short_model(is_together=True)
+    execution.set(recomputed_layers=range(3), kept_layers=())
+    seen = []
+    for name, module in model.named_modules():
+        if name.endswith(("self_attn.v_proj", "mlp.up_proj")):
+            module.register_forward_pre_hook(lambda _, args: seen.append(weakref.ref(args[0])))
+    loss = model(input_ids=torch.arange(1, 9)[None]).logits.sum()
+    assert len(seen) == 6
+    assert all(reference() is None for reference in seen)
+    loss.backward()
+    assert len(seen) == 12
+    assert all(reference() is None for reference in seen)
+
+
+def test_with_dropout_each_layer_draws_its_own():
+    model, _, _ = short_model(is_together=True, dropout=0.5)
+    assert not groups_of(model)
+
+
+def test_a_layer_without_adapter_does_not_share():
+    model, _, _ = short_model(is_together=True, targets=["q_proj", "v_proj", "up_proj"])
+    assert {group.ranks for group in groups_of(model)} == {(4, 4)}
+    assert len(groups_of(model)) == 3
+
+
+def test_members_of_different_ranks_get_their_own_product():
+    x, a = torch.randn(2, 5, 8), torch.randn(6, 8)
+    group = SharedInput((4, 2))
+    for _ in range(2):
+        shares = [group.low(place, x, lambda t: t, a) for place in (0, 1)]
+        for share, own in zip(shares, a.split([4, 2]), strict=True):
+            torch.testing.assert_close(share, x.flatten(0, 1) @ own.t())
+        assert group._held is None
+
+
+def test_members_that_come_with_another_tensor_get_the_product_of_that():
+    x, y, a = torch.randn(5, 8), torch.randn(3, 8), torch.randn(6, 8)
+    group = SharedInput((2, 2, 2))
+    for place, given in ((0, x), (1, y), (2, y), (2, x), (0, y), (0, y), (1, x)):
+        share = group.low(place, given, lambda t: t, a)
+        torch.testing.assert_close(share, given @ a[2 * place : 2 * place + 2].t())
+
+
+class _Odd(nn.Module):
+    """Its layers have the names of those that read one tensor; these do not."""
+
+    def __init__(self, is_skipping):
+        super().__init__()
+        self.is_skipping = is_skipping
+        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(8, 8) for _ in range(3))
+
+    def forward(self, x):
+        if self.is_skipping:  # as layers do that take another's keys
+            return self.q_proj(x) * self.k_proj(x)
+        y = x.sin()
+        return self.q_proj(x) * self.k_proj(y) + self.v_proj(y)
+
+
+class _Recomputed(nn.Sequential):
+    def forward(self, x):
+        return checkpoint(super().forward, x, use_reentrant=False)
+
+
+def odd_gradients(model):
+    model.zero_grad()
+    torch.manual_seed(1)
+    y = model(torch.randn(2, 5, 8, requires_grad=True))
+    y.sin().sum().backward()
+    trained = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+    return y.detach(), {n: g.clone() for n, g in trained.items() if g is not None and g.any()}
+
+
+@pytest.mark.parametrize("is_recomputed", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("is_skipping", [False, True], ids=["two tensors", "one is never asked"])
+def test_a_wrong_guess_costs_nothing_but_a_pass(is_skipping, is_recomputed):
+    models = []
+    for outer in (nn.Sequential, _Recomputed if is_recomputed else nn.Sequential):
+        torch.manual_seed(0)
+        config = LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
+        models.append(get_peft_model(outer(_Odd(is_skipping)), config).train())
+        for parameter in models[-1].parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.double()
+        assert shorten_linears(models[-1]) == 3
+    plain, model = models
+    cast_factors_together(model, torch.float32)
+    expected = odd_gradients(plain)
+    (group,) = groups_of(model)
+    for _ in range(3):
+        got = odd_gradients(model)
+        require_same(got, expected, rtol=1e-5, atol=1e-6)
+        assert group.is_wrong
+    assert not groups_of(model)
