@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ft.kernels.lora_linear import lora_linear, lora_linear_eager
+from ft.kernels.lora_linear import lora_linear, lora_linear_eager, updates_of_one_input
 
 NUM_IN, NUM_OUT, RANK = 24, 40, 4
 
@@ -96,3 +96,24 @@ def test_what_comes_next_may_add_to_it_in_place():
     y.sum().backward()
     expected = torch.autograd.grad(lora_linear_eager(x, weight, None, a, b, scaling=1).sum(), a)
     torch.testing.assert_close(a.grad, *expected)
+
+
+@pytest.mark.parametrize("num_rows", [(5, 5, 5), (6, 3, 3), (3, 3, 6), (4,)])
+def test_updates_of_one_input_are_those_of_each_layer_with_their_gradients(num_rows):
+    results = []
+    for is_together in (True, False):
+        generator = torch.Generator().manual_seed(0)
+        shapes = [(2, 7, NUM_IN), (len(num_rows) * RANK, NUM_IN), (sum(num_rows), RANK)]
+        x, a, b = (
+            torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
+            for shape in shapes
+        )
+        if is_together:
+            updates = updates_of_one_input(x, a, b, num_rows)
+        else:
+            factors = zip(a.split(RANK), b.split(num_rows), strict=True)
+            updates = [(x @ own_a.t() @ own_b.t()).flatten(0, 1) for own_a, own_b in factors]
+        sum((i + 1) * update.sin().sum() for i, update in enumerate(updates)).backward()
+        results.append((*(update.detach() for update in updates), x.grad, a.grad, b.grad))
+    for got, expected in zip(*results, strict=True):
+        torch.testing.assert_close(got, expected)

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 from torch._dynamo.utils import counters
+from torch._inductor import config as inductor_config
+from torch._inductor import metrics
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
@@ -54,7 +56,8 @@ class _Products(TorchDispatchMode):
         self.count = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count += function in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
+        aten = torch.ops.aten
+        self.count += function in (aten.mm.default, aten.bmm.default, aten.addmm.default)
         return function(*args, **(kwargs or {}))
 
 
@@ -85,8 +88,11 @@ def test_in_bf16_they_are_as_near_to_fp32():
     assert distances[1] < 1.1 * distances[0]
 
 
-def test_a_layer_makes_nine_products_less():
-    """Three forward, six backward; the first one needs no gradient of what it reads."""
+def test_a_layer_makes_eleven_products_less():
+    """Of A three, of B two (queries have another shape than keys and values), backward six.
+
+    The first layer needs no gradient of what it reads, so that two were not made anyway.
+    """
     rows = make_rows([9, 21])
     counts = []
     for is_together in (False, True):
@@ -94,7 +100,7 @@ def test_a_layer_makes_nine_products_less():
         with _Products() as products:
             gradients(model, rows, layout=Padded(0), head=head)
         counts.append(products.count)
-    assert counts[0] - counts[1] == 9 * 3 - 2
+    assert counts[0] - counts[1] == 11 * 3 - 2
 
 
 @of_torch
@@ -114,6 +120,47 @@ def test_compiled_they_are_one_graph_for_all_layers_recomputed_or_not():
     assert not counters["graph_break"]
     assert len(groups_of(model)) == 2 * 3
     assert all(group._held is None and not group.is_wrong for group in groups_of(model))
+
+
+@of_torch
+@pytest.mark.parametrize(
+    "device",
+    [
+        pytest.param("cpu", marks=pytest.mark.slow),
+        pytest.param(
+            "cuda",
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"),
+            ],
+        ),
+    ],
+)
+def test_compiled_no_gradient_is_copied_to_where_the_others_are(device):
+    """Generated kernels are no more than layer by layer: products write into their slices."""
+    counts, results = [], []
+    for is_together in (False, True):
+        model, execution, _ = short_model(
+            is_together=is_together, dtype=torch.bfloat16, trained_dtype=torch.float32
+        )
+        model.to(device)
+        execution.compile(on_failure=pytest.fail)
+        torch._dynamo.reset()
+        metrics.reset()
+        ids = torch.arange(1, 33, device=device)[None]
+        with (
+            inductor_config.patch(force_disable_caches=True),
+            torch.autocast(device, dtype=torch.bfloat16),
+        ):
+            loss = model(input_ids=ids).logits.float().sin().sum()
+            loss.backward()
+        counts.append(metrics.generated_kernel_count)
+        grads = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+        results.append((loss.detach(), grads))
+    assert 0 < counts[1] <= counts[0]
+    for name, gradient in results[0][1].items():
+        distance = (results[1][1][name] - gradient).norm() / gradient.norm()
+        assert distance < 0.03, name
 
 
 def test_nothing_is_kept_for_a_layer_that_is_through():
@@ -139,26 +186,32 @@ def test_with_dropout_each_layer_draws_its_own():
 
 def test_a_layer_without_adapter_does_not_share():
     model, _, _ = short_model(is_together=True, targets=["q_proj", "v_proj", "up_proj"])
-    assert {group.ranks for group in groups_of(model)} == {(4, 4)}
-    assert len(groups_of(model)) == 3
+    assert [group.num_rows for group in groups_of(model)] == [(32, 16)] * 3
 
 
-def test_members_of_different_ranks_get_their_own_product():
-    x, a = torch.randn(2, 5, 8), torch.randn(6, 8)
-    group = SharedInput((4, 2))
-    for _ in range(2):
-        shares = [group.low(place, x, lambda t: t, a) for place in (0, 1)]
-        for share, own in zip(shares, a.split([4, 2]), strict=True):
-            torch.testing.assert_close(share, x.flatten(0, 1) @ own.t())
-        assert group._held is None
+def test_a_layer_of_another_rank_does_not_share():
+    config = LoraConfig(r=2, target_modules="all-linear", rank_pattern={"k_proj": 4})
+    model = get_peft_model(nn.Sequential(_Odd(is_skipping=False)), config).train()
+    shorten_linears(model)
+    cast_factors_together(model, torch.bfloat16)
+    odd = model.base_model.model[0]
+    assert odd.k_proj.shared_input is None
+    assert odd.q_proj.shared_input is odd.v_proj.shared_input
 
 
-def test_members_that_come_with_another_tensor_get_the_product_of_that():
-    x, y, a = torch.randn(5, 8), torch.randn(3, 8), torch.randn(6, 8)
-    group = SharedInput((2, 2, 2))
+def test_members_that_come_with_another_tensor_get_the_update_of_that():
+    x, y, a, b = (torch.randn(n, 8) for n in (5, 3, 6, 9))
+    b = b[:, :2]
+    group = SharedInput((3, 3, 3))
     for place, given in ((0, x), (1, y), (2, y), (2, x), (0, y), (0, y), (1, x)):
-        share = group.low(place, given, lambda t: t, a)
-        torch.testing.assert_close(share, given @ a[2 * place : 2 * place + 2].t())
+        update = group.update(place, given, lambda t: t, (a, b))
+        expected = given @ a[2 * place : 2 * place + 2].t() @ b[3 * place : 3 * place + 3].t()
+        torch.testing.assert_close(update, expected)
+    group = SharedInput((3, 3, 3))
+    for place in (2, 0, 1):
+        assert (group._held is None) == (place == 2)
+        group.update(place, x, lambda t: t, (a, b))
+    assert group._held is None
 
 
 class _Odd(nn.Module):

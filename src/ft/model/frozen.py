@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import ft.model.patches  # noqa: F401  # first: peft imports bitsandbytes
 from ft.kernels.four_bit import FourBitWeight
 from ft.kernels.frozen_linear import frozen_linear
-from ft.kernels.lora_linear import lora_linear, with_update
+from ft.kernels.lora_linear import lora_linear
 from ft.kernels.packed import FrozenWeight
 from ft.kernels.scaled_cast import scaled_cast
 from ft.model.grouped import GroupedLinear
@@ -77,9 +77,9 @@ def cast_factors_together(model: nn.Module, dtype: torch.dtype) -> None:
 
     Layer by layer they are two small kernels a layer and pass, and two for the gradients, which is
     a fifth of what a short pass launches. Layers whose factors are in the compute format already
-    stay as they are. Those that read one tensor, and have no dropout, get their A stacked, and make
-    one product of it (``shared_input``); a group that turns out not to share in the first pass is
-    none from the second on.
+    stay as they are. Those that read one tensor, and have no dropout, get their factors stacked,
+    and make their updates together (``shared_input``); a group that turns out not to share in the
+    first pass is none from the second on.
 
     Args:
         model: With layers on the short way.
@@ -99,12 +99,12 @@ def cast_factors_together(model: nn.Module, dtype: torch.dtype) -> None:
         factors = [layer.trained_factors() for stack in stacks for layer in stack]
         tensors = [a for a, *_ in factors] + [b for _, b, _ in factors]
         scales = [1.0] * len(factors) + [scaling for *_, scaling in factors]
-        counts = [len(stack) for stack in stacks] + [1] * len(factors)
-        casts = scaled_cast(tensors, scales, dtype, stacks=counts)
-        scaled_b = iter(casts[len(stacks) :])
-        for stack, a in zip(stacks, casts, strict=False):
+        counts = [len(stack) for stack in stacks]
+        casts = scaled_cast(tensors, scales, dtype, stacks=counts * 2)
+        num_stacks = len(stacks)
+        for stack, *cast in zip(stacks, casts[:num_stacks], casts[num_stacks:], strict=True):
             for layer in stack:
-                object.__setattr__(layer, "cast_factors", (a, next(scaled_b)))
+                object.__setattr__(layer, "cast_factors", tuple(cast))
 
     def end(model: nn.Module, args: Any, output: Any) -> None:
         for stack in stacks:
@@ -117,11 +117,11 @@ def cast_factors_together(model: nn.Module, dtype: torch.dtype) -> None:
 
 
 def _share(model: nn.Module, layers: list[Any]) -> list[list[Any]]:
-    """All layers, those together whose A are to be stacked; they know their groups."""
+    """All layers, those together whose factors are to be stacked; they know their groups."""
     may_share = [layer for layer in layers if not isinstance(layer.dropout(), nn.Dropout)]
     stacks = list(read_one_tensor(model, may_share))
     for stack in stacks:
-        group = SharedInput(tuple(len(layer.trained_factors()[0]) for layer in stack))
+        group = SharedInput(tuple(len(layer.trained_factors()[1]) for layer in stack))
         for place, layer in enumerate(stack):
             layer.shared_input, layer.place = group, place
     return stacks + [[layer] for layer in layers if layer.shared_input is None]
@@ -163,11 +163,11 @@ class _ShortLora:
     """The forward of a layer with one plain adapter."""
 
     cast_factors: tuple[Tensor, Tensor] | None = None
-    """A and the scaled B in the compute format, for this forward pass; A with those of the layers
-    that share its input, where there are some."""
+    """A and the scaled B in the compute format, for this forward pass; stacked with those of the
+    layers that share its input, where there are some."""
 
     shared_input: SharedInput | None = None
-    """Makes the low product, from the cast factors, where others read the same tensor."""
+    """Makes the update, from the cast factors, where others read the same tensor."""
 
     place: int = 0
     """Among them."""
@@ -177,11 +177,11 @@ class _ShortLora:
             output: Tensor = super().forward(x, *args, **kwargs)  # type: ignore[misc]
             return output
         is_cast = self.cast_factors is not None and self.training and torch.is_grad_enabled()
-        a, b, scaling = (*self.cast_factors, 1.0) if is_cast else self.trained_factors()
         weight, bias = self.weight_to_use(), self.base_layer.bias
         if is_cast and self.shared_input is not None:
-            low = self.shared_input.low(self.place, x, in_compute_format, a)
-            return with_update(in_compute_format(x), weight, bias, low, b, scaling=scaling)
+            update = self.shared_input.update(self.place, x, in_compute_format, self.cast_factors)
+            return frozen_linear(in_compute_format(x), weight, bias, update=update)
+        a, b, scaling = (*self.cast_factors, 1.0) if is_cast else self.trained_factors()
         dropout = self.dropout()
         dropout_p = dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
         x = in_compute_format(x)

@@ -1,15 +1,16 @@
-"""Adapted linears that read one tensor make their low products at once: x A_q^T, x A_k^T, x A_v^T.
+"""Adapted linears that read one tensor make their updates at once.
 
     [x A_1^T, x A_2^T, ..] = x [A_1; A_2; ..]^T        one product forward, one each for dA and dx
+    (x A_i^T) B_i^T                                    one batch for neighbours of one shape
 
-A member asks its group for its share of the product. The group computes the whole of it for a
-tensor that it does not hold, hands out the shares, and lets go of tensor and product with the last
-of them. So nothing is assumed: a member that comes with another tensor gets the product of that
-one, and all that a wrong guess costs is the work for shares that nobody asks for.
+A member asks its group for its update. The group makes all of them for a tensor that it does not
+hold, hands them out, and lets go of tensor and updates with the last one. So nothing is assumed: a
+member that comes with another tensor gets the update of that one, and all that a wrong guess costs
+is the work for updates that nobody asks for, in one pass: then the group is none any more.
 
-A share is the product that the member would make alone up to the order of its sums (a product of
-another shape may sum in another order): the same within a rounding of the compute format. The
-gradient of the tensor is rounded once instead of member by member.
+An update is what the member would make alone up to the order of its sums (a product of another
+shape may sum in another order): the same within a rounding of the compute format. The gradient of
+the tensor is rounded once instead of member by member.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ft.kernels.lora_linear import low_products
+from ft.kernels.lora_linear import updates_of_one_input
 
 _READ_ONE_TENSOR = (
     ("q_proj", "k_proj", "v_proj"),
@@ -33,37 +34,42 @@ _READ_ONE_TENSOR = (
 
 
 class SharedInput:
-    """Some linears that are thought to be given the same tensor, and their low products of it.
+    """Some linears that are thought to be given the same tensor, and their updates of it.
 
     The tensor is told by identity. One that is changed in place between two members is not told
     apart; it cannot be trained on anyway, because each member keeps it for its dA.
     """
 
-    def __init__(self, ranks: tuple[int, ...]) -> None:
-        """Of members with these ranks, in the order in which their A are stacked."""
-        self.ranks = ranks
+    def __init__(self, num_rows: tuple[int, ...]) -> None:
+        """Of members with so many outputs each, in the order in which their factors are stacked."""
+        self.num_rows = num_rows
         self.is_wrong = False
         """Whether a pass ended before all members had come."""
         self._held: tuple[Tensor, tuple[Tensor, ...], int] | None = None
-        """The tensor, the members' products, and how many of them have not been asked for."""
+        """The tensor, the members' updates, and how many of them have not been asked for."""
 
-    def low(
-        self, place: int, x: Tensor, in_format: Callable[[Tensor], Tensor], a: Tensor
+    def update(
+        self,
+        place: int,
+        x: Tensor,
+        in_format: Callable[[Tensor], Tensor],
+        factors: tuple[Tensor, Tensor],
     ) -> Tensor:
-        """A member's ``[T, r]``: a view of all members' product, kept until the last one came.
+        """A member's ``[T, O]``: made with those of all members, and kept until the last one came.
 
         Args:
-            place: The member's, among the ranks.
+            place: The member's.
             x: ``[*, I]``, the very tensor that the member was given.
             in_format: Gives it in the compute format.
-            a: ``[sum of ranks, I]``, all members' A.
+            factors: All members' A and scaled B, stacked.
         """
         held = self._held
         if held is None or held[0] is not x:
-            held = (x, low_products(in_format(x), a, self.ranks), len(self.ranks))
-        _, lows, num_awaited = held
-        self._held = (x, lows, num_awaited - 1) if num_awaited > 1 else None
-        return lows[place]
+            updates = updates_of_one_input(in_format(x), *factors, self.num_rows)
+            held = (x, updates, len(updates))
+        _, updates, num_awaited = held
+        self._held = (x, updates, num_awaited - 1) if num_awaited > 1 else None
+        return updates[place]
 
     def let_go(self) -> None:
         """Holds nothing any more."""
@@ -93,6 +99,6 @@ def read_one_tensor(model: nn.Module, among: Collection[Any]) -> Iterator[list[A
                 known -= {id(layer) for layer in alike}
 
 
-def _kind(layer: Any) -> tuple[int, torch.dtype, torch.device]:
+def _kind(layer: Any) -> tuple[torch.Size, torch.dtype, torch.device]:
     a: Tensor = layer.trained_factors()[0]
-    return a.shape[1], a.dtype, a.device
+    return a.shape, a.dtype, a.device
