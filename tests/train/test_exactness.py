@@ -55,6 +55,7 @@ RESUMED = {
     "full": {"adapter": None, "learning_rate": 1e-3},
     "8-bit optimizer": {"optimizer": "adamw_bnb_8bit"},
     "checkpointing": {"gradient_checkpointing": "always"},
+    "inputs shared": {"bf16": True, "lora_dropout": 0.0, "gradient_checkpointing": "always"},
 }
 
 
