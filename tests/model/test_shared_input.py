@@ -179,6 +179,26 @@ def test_nothing_is_kept_for_a_layer_that_is_through():
     assert all(reference() is None for reference in seen)
 
 
+def test_a_pass_that_is_cut_short_leaves_the_groups_as_they_are():
+    """What it held is gone with the next one, and no verdict on the group."""
+    model, _, head = short_model(is_together=True)
+    rows = make_rows([9, 21])
+    expected = gradients(model, rows, layout=Padded(0), head=head)
+    layer = model.base_model.model.model.layers[1].self_attn.k_proj
+
+    def fail(module, args):
+        raise RuntimeError("no memory left")
+
+    hook = layer.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="no memory"):
+        gradients(model, rows, layout=Padded(0), head=head)
+    hook.remove()
+    with torch.no_grad():
+        model(input_ids=torch.arange(1, 9)[None])
+    require_same(gradients(model, rows, layout=Padded(0), head=head), expected, rtol=0, atol=0)
+    assert len(groups_of(model)) == 2 * 3
+
+
 def test_with_dropout_each_layer_draws_its_own():
     model, _, _ = short_model(is_together=True, dropout=0.5)
     assert not groups_of(model)

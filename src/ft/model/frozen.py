@@ -107,6 +107,8 @@ def cast_factors_together(model: nn.Module, dtype: torch.dtype) -> None:
                 object.__setattr__(layer, "cast_factors", tuple(cast))
 
     def end(model: nn.Module, args: Any, output: Any) -> None:
+        if not (model.training and torch.is_grad_enabled()):
+            return
         for stack in stacks:
             if stack[0].shared_input is not None:
                 stack[0].shared_input.end_pass()
