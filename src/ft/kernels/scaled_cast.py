@@ -58,13 +58,14 @@ class _ScaledCast(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         given = iter(tensors)
         stacks = [list(islice(given, count)) for count in counts]
-        ctx.num_rows = [[len(t) for t in stack] for stack in stacks]
+        ctx.num_rows = [[t.shape[0] for t in stack] for stack in stacks]
         scaled = [t for t, scale in zip(tensors, scales, strict=True) if scale != 1]
         products = iter(torch._foreach_mul(scaled, [s for s in scales if s != 1]) if scaled else ())
         sources = [
             t if scale == 1 else next(products) for t, scale in zip(tensors, scales, strict=True)
         ]
-        casts = [_room_for(stack, dtype) for stack in stacks]
+        pairs = zip(stacks, ctx.num_rows, strict=True)
+        casts = [_room_for(stack, rows, dtype) for stack, rows in pairs]
         torch._foreach_copy_(_parts(casts, ctx.num_rows), sources)
         return tuple(casts)
 
@@ -85,19 +86,20 @@ class _ScaledCast(torch.autograd.Function):
         return None, None, None, *results
 
 
-def _room_for(stack: list[Tensor], dtype: torch.dtype) -> Tensor:
+def _room_for(stack: list[Tensor], num_rows: list[int], dtype: torch.dtype) -> Tensor:
     if len(stack) == 1:
         return torch.empty_like(stack[0], dtype=dtype)
-    num_rows = sum(len(t) for t in stack)
-    return stack[0].new_empty((num_rows, *stack[0].shape[1:]), dtype=dtype)
+    return stack[0].new_empty((sum(num_rows), *stack[0].shape[1:]), dtype=dtype)
 
 
 def _parts(stacks: Sequence[Tensor | None], num_rows: list[list[int]]) -> list[Any]:
     """The stacked tensors one by one; None for each of a stack that is None."""
     parts: list[Tensor | None] = []
     for stack, rows in zip(stacks, num_rows, strict=True):
-        if stack is None or len(rows) == 1:
-            parts += [stack] * len(rows)
+        if len(rows) == 1:
+            parts.append(stack)
+        elif stack is None:
+            parts += [None] * len(rows)
         else:
             parts += stack.split_with_sizes(rows)
     return parts
