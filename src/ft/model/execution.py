@@ -118,21 +118,43 @@ class Execution:
         args = _with_gradient(args)
         is_settled = self._num_calls >= _NUM_PASSES_MARKED * len(self.layers)
         self._num_calls += 1
-        try:
-            if is_settled:
-                return _call(self._compiled, layer, args, kwargs, is_recomputed)
-            _mark_token_dims((args, kwargs))
-            with _compiling_once():
-                return _call(self._compiled, layer, args, kwargs, is_recomputed)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # whatever a compiler comes to, training goes on
-            if self._on_failure is None:
+        function = self._compiled_pass(self._compiled)
+        if is_settled:
+            return _call(function, layer, args, kwargs, is_recomputed)
+        _mark_token_dims((args, kwargs))
+        with _compiling_once():
+            return _call(function, layer, args, kwargs, is_recomputed)
+
+    def _compiled_pass(self, compiled: Callable[..., Any]) -> Callable[..., Any]:
+        """One layer's pass, compiled, or as it is where that fails; recomputed as it was computed.
+
+        An exception that passed through torch 2.11's ``checkpoint`` would leave its hooks on what
+        follows while anything holds the traceback, so the checkpointed function catches it.
+        """
+        function, is_known = compiled, False
+
+        def run(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            nonlocal function, is_known
+            if is_known:
+                return function(layer, args, kwargs)
+            is_known = True
+            try:
+                return function(layer, args, kwargs)
+            except torch.OutOfMemoryError:
                 raise
-            self._compiled = None
-            first_lines = " ".join(str(error).strip().splitlines()[:2])
-            self._on_failure(f"{type(error).__name__}: {first_lines}")
-            return _call(_run_layer, layer, args, kwargs, is_recomputed)
+            except Exception as error:  # whatever a compiler comes to, training goes on
+                if self._on_failure is None:
+                    raise
+                self._give_up_compiling(error, self._on_failure)
+                function = _run_layer
+            return function(layer, args, kwargs)
+
+        return run
+
+    def _give_up_compiling(self, error: Exception, on_failure: Callable[[str], None]) -> None:
+        self._compiled = None
+        first_lines = " ".join(str(error).strip().splitlines()[:2])
+        on_failure(f"{type(error).__name__}: {first_lines}")
 
 
 def _call(

@@ -90,6 +90,8 @@ def read_one_tensor(model: nn.Module, among: Collection[Any]) -> Iterator[list[A
     """
     known = {id(layer) for layer in among}
     for parent in model.modules():
+        if getattr(parent, "is_kv_shared_layer", False):
+            continue  # it takes another layer's keys and values, and calls its own never
         children = parent._modules
         for names in _READ_ONE_TENSOR:
             found: list[Any] = [children[n] for n in names if id(children.get(n)) in known]
