@@ -95,7 +95,9 @@ def _ft(*arguments: str) -> None:
 
 
 def _call(output: Path, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    """In the forked process."""
+    """In the process, which is there once its output is."""
+    import programme.preloaded  # noqa: F401 - the server of forks has it at hand
+
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (sys.stdout, sys.stderr):
         os.dup2(descriptor, stream.fileno())

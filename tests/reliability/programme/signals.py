@@ -87,7 +87,7 @@ def _cache_of(bench: Bench, moment: str, seed: int) -> dict[str, str]:
 
 
 def _any_time(process: Fork, life: Life, draw: random.Random) -> None:
-    process.wait_until(process.output.exists)  # before, it is Python alone that is loaded
+    process.wait_until(process.output.exists)  # before, `ft` is not there to hear
     time.sleep(draw.uniform(0, 1.2))
 
 
