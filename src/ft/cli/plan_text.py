@@ -10,7 +10,7 @@ from ft.cli.words import duration
 from ft.runtime.sizes import memory_size
 
 if TYPE_CHECKING:
-    from ft.cli.planning import Outlook
+    from ft.cli.outlook import Outlook
     from ft.train.workload import Rows
 
 _BAR_WIDTH = 30

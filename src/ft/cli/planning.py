@@ -4,77 +4,24 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict
 
+from ft.cli.outlook import Outlook
 from ft.cli.output import say
 from ft.cli.plan_text import card_table, plan_lines
 from ft.data.obtain import token_cache
 from ft.data.stream import prepare_training_data
 from ft.model import Hardware, available_memory_bytes, load_tokenizer, probe_hardware
 from ft.model.tokenizer_identity import tokenizer_identity
-from ft.plan import COMMON, Card, Planned, card_of, find_card
+from ft.plan import COMMON, Card, card_of, find_card
 from ft.plan.memory import CUDA_CONTEXT_BYTES
 from ft.runtime import UserError
 from ft.spec import LoadedSpec, RunSpec
 from ft.train.claim import located_spec
-from ft.train.planning import Planner, RunPlan
+from ft.train.planning import Planner
 from ft.train.workload import Rows, rows_of_data, rows_per_device
 
 AMPERE = (8, 0)
-
-
-@dataclass(frozen=True)
-class Outlook:
-    """A run on one card."""
-
-    card: str
-    memory_bytes: int
-    plan: RunPlan | None
-    """None: it does not fit."""
-    least: Planned | None
-    """What takes least memory, where nothing fits."""
-    num_steps: int | None
-    steps_per_epoch: int | None
-    tokens_per_step: float
-    price_per_hour: float | None
-
-    @property
-    def step_time_s(self) -> float | None:
-        """Of the mean step; None where it is not known."""
-        return self.plan.expected.step_time_s if self.plan and self.plan.expected else None
-
-    def time_s(self, num_steps: int | None) -> float | None:
-        """Of so many steps."""
-        if self.step_time_s is None or num_steps is None:
-            return None
-        return self.step_time_s * num_steps
-
-    @property
-    def cost(self) -> float | None:
-        """Of the whole run, in the price's currency."""
-        total_s = self.time_s(self.num_steps)
-        if total_s is None or self.price_per_hour is None:
-            return None
-        return total_s / 3600 * self.price_per_hour
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything, in bytes and seconds."""
-        step_s = self.step_time_s
-        return {
-            "gpu": self.card,
-            "memory_bytes": self.memory_bytes,
-            "fits": self.plan is not None,
-            "least_bytes": None if self.least is None else round(self.least.memory.total),
-            "plan": None if self.plan is None else self.plan.to_json(),
-            "num_steps": self.num_steps,
-            "steps_per_epoch": self.steps_per_epoch,
-            "tokens_per_step": round(self.tokens_per_step),
-            "tokens_per_s": None if step_s is None else round(self.tokens_per_step / step_s),
-            "epoch_time_s": self.time_s(self.steps_per_epoch),
-            "total_time_s": self.time_s(self.num_steps),
-            "cost": self.cost,
-        }
 
 
 def show_plan(loaded: LoadedSpec, *, gpu: str | None, price: float | None, as_json: bool) -> None:
