@@ -16,6 +16,8 @@ import signal
 import sys
 from pathlib import Path
 
+import torch
+
 ROOT = Path(__file__).parents[1]
 PATHS = [str(ROOT / "src"), str(ROOT / "tests"), str(ROOT / "tests/reliability")]
 
@@ -30,6 +32,8 @@ def main() -> int:
     parser.add_argument("--share", type=_share, default=(0, 1), metavar="1/4", help="of the trials")
     parser.add_argument("--table", action="store_true", help="say what is there, do nothing")
     arguments = parser.parse_args()
+    if arguments.gpu and not torch.cuda.is_available():
+        parser.error("--gpu: torch sees no CUDA device here")
     work: Path = arguments.work.absolute()
     work.mkdir(parents=True, exist_ok=True)
     os.environ |= {
@@ -66,10 +70,10 @@ def main() -> int:
 
 
 def _share(text: str) -> tuple[int, int]:
-    number, num_shares = map(int, text.split("/"))
-    if not 1 <= number <= num_shares:
-        raise ValueError
-    return number - 1, num_shares
+    number, _, num_shares = text.partition("/")
+    if not (number.isdecimal() and num_shares.isdecimal() and 1 <= int(number) <= int(num_shares)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of so many shares, such as 1/4")
+    return int(number) - 1, int(num_shares)
 
 
 if __name__ == "__main__":

@@ -102,9 +102,9 @@ def cast_factors_together(model: nn.Module, dtype: torch.dtype) -> None:
         counts = [len(stack) for stack in stacks]
         casts = scaled_cast(tensors, scales, dtype, stacks=counts * 2)
         num_stacks = len(stacks)
-        for stack, *cast in zip(stacks, casts[:num_stacks], casts[num_stacks:], strict=True):
+        for stack, a, b in zip(stacks, casts[:num_stacks], casts[num_stacks:], strict=True):
             for layer in stack:
-                object.__setattr__(layer, "cast_factors", tuple(cast))
+                object.__setattr__(layer, "cast_factors", (a, b))
 
     def end(model: nn.Module, args: Any, output: Any) -> None:
         if not (model.training and torch.is_grad_enabled()):

@@ -6,7 +6,8 @@
 A member asks its group for its update. The group makes all of them for a tensor that it does not
 hold, hands them out, and lets go of tensor and updates with the last one. So nothing is assumed: a
 member that comes with another tensor gets the update of that one, and all that a wrong guess costs
-is the work for updates that nobody asks for, in one pass: then the group is none any more.
+is the work for updates that nobody asks for, in one pass: then the group is none any more. (A
+resumed process guesses anew, so where a guess is wrong its first pass may differ by a rounding.)
 
 An update is what the member would make alone up to the order of its sums (a product of another
 shape may sum in another order): the same within a rounding of the compute format. The gradient of
